@@ -1,0 +1,158 @@
+// See threads.h. Waiting spins for a few microseconds, since launches of a small network follow
+// each other that closely, and then sleeps, so that an idle pool costs nothing.
+#include "base/threads.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifdef __linux__
+#include <sched.h>
+#endif
+
+enum { SPINS = 4000, WORKERS_MAX = 256 };
+
+struct bt_pool {
+    atomic_int workers;
+    int spins;
+    pthread_t threads[WORKERS_MAX];
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    bt_pool_fn fn;
+    void *user;
+    bool closing;
+    _Alignas(64) atomic_uint generation; // counts the barriers passed
+    _Alignas(64) atomic_int arrived;
+    _Alignas(64) atomic_int sleepers;
+};
+
+typedef struct thread_arg {
+    bt_pool *pool;
+    int worker;
+} thread_arg;
+
+static inline void cpu_relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void sleep_until_changed(bt_pool *pool, unsigned generation) {
+    pthread_mutex_lock(&pool->mutex);
+    atomic_fetch_add(&pool->sleepers, 1);
+    while (atomic_load(&pool->generation) == generation)
+        pthread_cond_wait(&pool->changed, &pool->mutex);
+    atomic_fetch_sub(&pool->sleepers, 1);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+void bt_pool_barrier(bt_pool *pool) {
+    if (pool->workers == 1) return;
+    unsigned generation = atomic_load(&pool->generation);
+    if (atomic_fetch_add(&pool->arrived, 1) == pool->workers - 1) {
+        atomic_store(&pool->arrived, 0);
+        atomic_fetch_add(&pool->generation, 1);
+        if (atomic_load(&pool->sleepers) > 0) {
+            pthread_mutex_lock(&pool->mutex);
+            pthread_cond_broadcast(&pool->changed);
+            pthread_mutex_unlock(&pool->mutex);
+        }
+        return;
+    }
+    for (int i = 0; i < pool->spins; i++) {
+        if (atomic_load_explicit(&pool->generation, memory_order_acquire) != generation) return;
+        cpu_relax();
+    }
+    sleep_until_changed(pool, generation);
+}
+
+static void *thread_main(void *user) {
+    thread_arg arg = *(thread_arg *)user;
+    free(user);
+    for (;;) {
+        bt_pool_barrier(arg.pool); // work is there
+        if (arg.pool->closing) return NULL;
+        arg.pool->fn(arg.pool->user, arg.worker, arg.pool->workers);
+        bt_pool_barrier(arg.pool); // work is done
+    }
+}
+
+static bt_status start_thread(bt_pool *pool, int worker, bt_error *err) {
+    thread_arg *arg = malloc(sizeof *arg);
+    if (!arg) return bt_fail_memory(err, "a thread", sizeof *arg);
+    *arg = (thread_arg){pool, worker};
+    if (pthread_create(&pool->threads[worker], NULL, thread_main, arg) == 0) return BT_OK;
+    free(arg);
+    return bt_fail(err, BT_ERROR_MEMORY, "cannot start thread %d of %d; try fewer with --threads",
+                   worker + 1, pool->workers);
+}
+
+bt_status bt_pool_open(int workers, bt_error *err, bt_pool **out) {
+    *out = NULL;
+    if (workers < 0 || workers > WORKERS_MAX)
+        return bt_fail(err, BT_ERROR_USAGE,
+                       "threads is %d; it must be 1 to %d, or 0 for one per core", workers,
+                       WORKERS_MAX);
+    if (workers == 0) workers = bt_core_count();
+    bt_pool *pool = aligned_alloc(64, (sizeof *pool + 63) / 64 * 64);
+    if (!pool) return bt_fail_memory(err, "the thread pool", sizeof *pool);
+    memset(pool, 0, sizeof *pool);
+    atomic_init(&pool->workers, workers);
+    // Spinning helps only while every worker has a core of its own.
+    pool->spins = workers <= bt_core_count() ? SPINS : 0;
+    pthread_mutex_init(&pool->mutex, NULL);
+    pthread_cond_init(&pool->changed, NULL);
+    for (int i = 1; i < workers; i++) {
+        bt_status status = start_thread(pool, i, err);
+        if (status != BT_OK) {
+            // The threads that run wait for `workers` arrivals: let them see the smaller pool.
+            pool->workers = i;
+            bt_pool_close(pool);
+            return status;
+        }
+    }
+    *out = pool;
+    return BT_OK;
+}
+
+void bt_pool_close(bt_pool *pool) {
+    if (!pool) return;
+    pool->closing = true;
+    bt_pool_barrier(pool);
+    for (int i = 1; i < pool->workers; i++) pthread_join(pool->threads[i], NULL);
+    pthread_cond_destroy(&pool->changed);
+    pthread_mutex_destroy(&pool->mutex);
+    free(pool);
+}
+
+int bt_pool_workers(const bt_pool *pool) {
+    return pool->workers;
+}
+
+void bt_pool_run(bt_pool *pool, bt_pool_fn fn, void *user) {
+    pool->fn = fn;
+    pool->user = user;
+    bt_pool_barrier(pool);
+    fn(user, 0, pool->workers);
+    bt_pool_barrier(pool);
+}
+
+int bt_core_count(void) {
+#ifdef __linux__
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#endif
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? (int)n : 1;
+}
+
+double bt_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
