@@ -324,7 +324,7 @@ typedef struct bt_program bt_program;
 typedef struct bt_program_desc {
     const bt_tensor *outputs; // computed at every step, read with bt_program_read
     int output_count;
-    bt_tensor loss;           // {0}: nothing is trained
+    bt_tensor loss;           // logged, and minimised where parameters are given; {0}: none
     const bt_tensor *parameters; // what is trained
     int parameter_count;
     bt_optimizer optimizer;

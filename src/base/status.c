@@ -10,6 +10,9 @@ bt_status bt_fail(bt_error *err, bt_status status, const char *format, ...) {
     va_start(args, format);
     vsnprintf(err->text, sizeof err->text, format, args);
     va_end(args);
+    // Names from files may be part of the sentence: no control bytes reach a terminal.
+    for (char *c = err->text; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
     err->status = status;
     return status;
 }

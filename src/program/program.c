@@ -153,13 +153,14 @@ static bt_status make(bt_context *ctx, bt_program *p, const bt_program_desc *d, 
     p->prediction_count = d->prediction_count > 0 ? (uint32_t)d->prediction_count : 0;
     p->timed = d->profile;
     BT_TRY(make_buffers(ctx, p));
-    if (d->loss.id) {
+    bool trains = d->loss.id && d->parameter_count > 0;
+    if (trains) {
         BT_TRY(bt_optimizer_open(ctx, p, d));
         BT_TRY(bt_grad(ctx, d->loss, d->parameters, d->parameter_count, grads));
     }
     bt_lowering lo;
     bt_status status = bt_lowering_open(&lo, ctx);
-    if (status == BT_OK) status = compile(&lo, p, d, d->loss.id ? grads : NULL);
+    if (status == BT_OK) status = compile(&lo, p, d, trains ? grads : NULL);
     bt_lowering_close(&lo);
     return status;
 }
