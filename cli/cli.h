@@ -1,0 +1,65 @@
+// What the commands of `bantam` share: the table of commands, error lines, and finding data sets
+// and checkpoints. A command returns its exit code; the numbers are those of bt_status.
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include "bantam.h"
+#include "options.h"
+
+enum { EXIT_INTERRUPTED = 130, PATH_BYTES = 1024 };
+
+// Prints "bantam: <sentence>" on stderr and returns `code`.
+int fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+// The same with the sentence of a context (NULL: out of memory), for a status that is not BT_OK.
+int fail_status(const bt_context *ctx, bt_status status);
+// A remark on stderr, unless --quiet.
+void note(const settings *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+// Returns the status as exit code from the calling function after printing why.
+#define CHECK(ctx, call)                                                  \
+    do {                                                                  \
+        bt_status check_status = (call);                                  \
+        if (check_status != BT_OK) return fail_status(ctx, check_status); \
+    } while (0)
+
+// Opens a context, or prints why not.
+int open_context(const char *device, int threads, bt_context **out);
+// Runs body(ctx, user) with a context that is closed afterwards.
+int with_context(const char *device, int threads, int (*body)(bt_context *ctx, void *user),
+                 void *user);
+// On the --device and --threads of the settings, which body gets.
+int with_device(settings *s, int (*body)(bt_context *ctx, void *settings));
+
+// Settles which data set is meant: args[index], else --data, else MNIST where it is found, else
+// digits, and says which of the last two.
+int choose_data(settings *s, int index);
+// The training or the test part of it; at most `limit` samples (0: all).
+bt_status open_data(bt_context *ctx, const settings *s, bool test, int limit, bt_dataset **out);
+
+// The checkpoint meant by a file, a run directory or a folder of checkpoints.
+int find_checkpoint(const char *path, char out[PATH_BYTES]);
+
+// Merges the options that `train` kept in a checkpoint: all of them for train, the data and the
+// precision for others. step and data_sha256 may be NULL.
+int merge_kept(bt_context *ctx, settings *s, const char *checkpoint, uint32_t *step,
+               char data_sha256[65]);
+
+// Prints one JSON object as a line on stdout and releases it.
+int print_json(json_t *object);
+json_t *real_or_null(double number); // JSON has no NaN
+
+double now_seconds(void); // monotonic
+// "412k": three digits and a prefix.
+const char *short_number(double number, char out[16]);
+
+int command_train(settings *s);
+int command_eval(settings *s);
+int command_predict(settings *s);
+int command_sanity(settings *s);
+int command_parity(settings *s);
+int command_bench(settings *s);
+int command_devices(settings *s);
+int command_data(settings *s);
+int command_inspect(settings *s);
+
+#endif

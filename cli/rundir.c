@@ -1,0 +1,240 @@
+// Writing run directories; see rundir.h. Whole files go to a temporary name first and are renamed,
+// rows are flushed one by one, so that whatever ends the process leaves files that can be read.
+#include "rundir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char METRICS_HEADER[] =
+    "epoch,step,time_s,train_loss,train_acc,val_loss,val_acc,lr,images_per_s\n";
+static const char LOSS_HEADER[] = "step,loss\n";
+
+static int cannot_write(const char *path) {
+    return fail(BT_ERROR_MEMORY, "%s cannot be written: %s", path, strerror(errno));
+}
+
+// ---- Directories -------------------------------------------------------------------------------
+
+bool rundir_of(const char *checkpoint, char out[PATH_BYTES]) {
+    static const char folder[] = "/checkpoints";
+    const char *slash = strrchr(checkpoint, '/');
+    size_t length = slash ? (size_t)(slash - checkpoint) : 0, tail = sizeof folder - 1;
+    if (length <= tail || strncmp(slash - tail, folder, tail)) return false;
+    snprintf(out, PATH_BYTES, "%.*s", (int)(length - tail), checkpoint);
+    return true;
+}
+
+// mkdir -p of everything before the last part.
+static void make_parents(const char *path) {
+    char part[PATH_BYTES];
+    for (const char *p = strchr(path + 1, '/'); p; p = strchr(p + 1, '/')) {
+        snprintf(part, sizeof part, "%.*s", (int)(p - path), path);
+        mkdir(part, 0777); // what fails here fails again, with a message, at the last part
+    }
+}
+
+static bool is_empty(const char *path) {
+    DIR *dir = opendir(path);
+    int entries = 0;
+    while (dir && readdir(dir)) entries++;
+    if (dir) closedir(dir);
+    return dir && entries <= 2;
+}
+
+static int make_named(const char *path) {
+    struct stat info;
+    make_parents(path);
+    if (mkdir(path, 0777) == 0) return 0;
+    if (errno != EEXIST) return cannot_write(path);
+    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode) && is_empty(path)) return 0;
+    return fail(BT_ERROR_USAGE,
+                "--out %s: exists and is not an empty directory; name another, or "
+                "go on with --resume %s",
+                path, path);
+}
+
+// results/<date>-<model>, with a number where runs start in the same second.
+static int make_dated(char path[PATH_BYTES], const char *model) {
+    char date[32], name[48];
+    time_t now = time(NULL);
+    strftime(date, sizeof date, "%Y%m%d-%H%M%S", localtime(&now));
+    snprintf(name, sizeof name, "%s", model);
+    for (char *p = name; *p; p++)
+        if (strchr("/, ", *p)) *p = '-';
+    mkdir("results", 0777);
+    for (int i = 1; i < 1000; i++) {
+        snprintf(path, PATH_BYTES, i == 1 ? "results/%s-%s" : "results/%s-%s-%d", date, name, i);
+        if (mkdir(path, 0777) == 0) return 0;
+        if (errno != EEXIST) break;
+    }
+    return cannot_write(path);
+}
+
+int rundir_make(rundir *r, const char *out, const char *model) {
+    if (out && strlen(out) >= PATH_BYTES)
+        return fail(BT_ERROR_USAGE, "--out: the path is too long");
+    if (out) snprintf(r->path, sizeof r->path, "%s", out);
+    return out ? make_named(r->path) : make_dated(r->path, model);
+}
+
+// ---- Whole files -------------------------------------------------------------------------------
+
+typedef struct replacement {
+    FILE *file;
+    char path[PATH_BYTES + 64], temporary[PATH_BYTES + 80];
+} replacement;
+
+static int replace_begin(replacement *f, const char *folder, const char *name) {
+    snprintf(f->path, sizeof f->path, "%s%s%s", folder, *folder ? "/" : "", name);
+    snprintf(f->temporary, sizeof f->temporary, "%s.%ld", f->path, (long)getpid());
+    f->file = fopen(f->temporary, "w");
+    return f->file ? 0 : cannot_write(f->path);
+}
+
+static int replace_end(replacement *f) {
+    bool good = fflush(f->file) == 0 && !ferror(f->file) && fsync(fileno(f->file)) == 0;
+    int error = errno;
+    if (fclose(f->file) && good) good = false, error = errno;
+    if (good && rename(f->temporary, f->path) == 0) return 0;
+    errno = good ? errno : error;
+    int code = cannot_write(f->path);
+    unlink(f->temporary);
+    return code;
+}
+
+int rundir_save(const rundir *r) {
+    replacement f;
+    int code = replace_begin(&f, r->path, "run.json");
+    if (code) return code;
+    json_dumpf(r->record, f.file, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
+    fputc('\n', f.file);
+    return replace_end(&f);
+}
+
+static int write_chart(const rundir *r, const char *name, const chart *c) {
+    replacement f;
+    int code = replace_begin(&f, r->path, name);
+    if (code) return code;
+    chart_write(c, f.file);
+    return replace_end(&f);
+}
+
+int rundir_charts(const rundir *r) {
+    chart losses = {"Loss", "step",    "loss (logarithmic)",
+                    true,   r->losses, r->losses[1].count ? 2 : 1};
+    chart rates = {"Training throughput", "step", "images/s", false, r->rates, 1};
+    int code = write_chart(r, "loss.svg", &losses);
+    return code ? code : write_chart(r, "throughput.svg", &rates);
+}
+
+int rundir_timings(const rundir *r, const json_t *rows) {
+    replacement f;
+    int code = replace_begin(&f, r->path, "op_timings.csv");
+    if (code) return code;
+    csv_write(rows, f.file);
+    return replace_end(&f);
+}
+
+// ---- Rows --------------------------------------------------------------------------------------
+
+static double field(const char *row, int index) {
+    for (; index > 0 && row; index--) row = strchr(row, ','), row += row != NULL;
+    char *end = NULL;
+    double number = row ? strtod(row, &end) : NAN;
+    return end == row ? NAN : number;
+}
+
+static void chart_row(rundir *r, const char *row) {
+    series_add(&r->losses[0], field(row, 1), field(row, 3));
+    series_add(&r->losses[1], field(row, 1), field(row, 5));
+    series_add(&r->rates[0], field(row, 1), field(row, 8));
+}
+
+// Keeps the header and the whole rows whose field `step_at` is at most `step`.
+static int cut_rows(rundir *r, const char *path, const char *header, int step_at, uint32_t step) {
+    char row[512];
+    replacement f;
+    FILE *old = fopen(path, "r");
+    if (!old && errno != ENOENT) return cannot_write(path);
+    int code = replace_begin(&f, "", path);
+    if (!code) fputs(header, f.file);
+    while (!code && old && fgets(row, sizeof row, old)) {
+        if (!strchr(row, '\n') || !(field(row, step_at) <= step)) continue;
+        fputs(row, f.file);
+        if (step_at == 1) chart_row(r, row);
+    }
+    if (old) fclose(old);
+    return code ? code : replace_end(&f);
+}
+
+static int open_rows(rundir *r, const char *path, const char *header, int step_at, uint32_t step,
+                     FILE **out) {
+    struct stat info;
+    bool device = stat(path, &info) == 0 && !S_ISREG(info.st_mode); // such as /dev/stderr
+    int code = step && !device ? cut_rows(r, path, header, step_at, step) : 0;
+    if (code) return code;
+    *out = fopen(path, step && !device ? "a" : "w");
+    if (!*out) return cannot_write(path);
+    if (!step || device) fputs(header, *out);
+    return fflush(*out) == 0 ? 0 : cannot_write(path);
+}
+
+int rundir_begin(rundir *r, const char *loss_log, bool exact, uint32_t step) {
+    char path[PATH_BYTES + 32];
+    r->exact = exact;
+    r->losses[0].name = "training", r->losses[1].name = "validation", r->rates[0].name = "training";
+    r->losses[1].dots = true;
+    snprintf(r->checkpoints, sizeof r->checkpoints, "%s/checkpoints", r->path);
+    if (mkdir(r->checkpoints, 0777) && errno != EEXIST) return cannot_write(r->checkpoints);
+    snprintf(path, sizeof path, "%s/metrics_train.csv", r->path);
+    int code = open_rows(r, path, METRICS_HEADER, 1, step, &r->metrics);
+    if (code || !loss_log) return code;
+    return open_rows(r, loss_log, LOSS_HEADER, 0, step, &r->loss_log);
+}
+
+// A number, or nothing where it is not known.
+static void print_field(double number, const char *end, FILE *out) {
+    if (isfinite(number)) fprintf(out, "%.9g", number);
+    fputs(end, out);
+}
+
+static void write_row(const bt_progress *now, FILE *out) {
+    fprintf(out, "%d,%u,", now->epoch, now->step);
+    print_field(now->seconds, ",", out);
+    print_field(now->train_loss, ",", out);
+    print_field(now->train_accuracy, ",", out);
+    print_field(now->val_loss, ",", out);
+    print_field(now->val_accuracy, ",", out);
+    print_field(now->lr, ",", out);
+    print_field(now->images_per_second, "\n", out);
+}
+
+int rundir_progress(rundir *r, const bt_progress *now, int batch) {
+    for (uint32_t i = 0; i < now->log_count; i++) {
+        uint32_t step = now->log_first + i + 1;
+        series_add(&r->losses[0], step, now->log[i].loss);
+        if (r->loss_log)
+            fprintf(r->loss_log, r->exact ? "%u,%.17g\n" : "%u,%.9g\n", step, now->log[i].loss);
+    }
+    if (now->log_count && now->seconds > r->rate_seconds)
+        series_add(&r->rates[0], now->step,
+                   (double)now->log_count * batch / (now->seconds - r->rate_seconds));
+    r->rate_seconds = now->seconds;
+    if (now->event == BT_EVENT_EPOCH) {
+        write_row(now, r->metrics);
+        series_add(&r->losses[1], now->step, now->val_loss);
+    }
+    return fflush(r->metrics) || (r->loss_log && fflush(r->loss_log)) ? errno : 0;
+}
+
+void rundir_close(rundir *r) {
+    if (r->metrics) fclose(r->metrics);
+    if (r->loss_log) fclose(r->loss_log);
+    json_decref(r->record);
+}

@@ -1,0 +1,102 @@
+// Tables on the terminal and in files; see table.h.
+#include "table.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int width_of(const column *c) {
+    if (c->format[0] != '%') return -(int)strcspn(c->format, "|");
+    return atoi(c->format + 1);
+}
+
+static void print_cell(const column *c, const json_t *cell) {
+    int split = (int)strcspn(c->format, "|");
+    if (json_is_string(cell))
+        printf(c->format, json_string_value(cell));
+    else if (json_is_integer(cell))
+        printf(c->format, (long long)json_integer_value(cell));
+    else if (json_is_real(cell))
+        printf(c->format, json_real_value(cell));
+    else if (json_is_true(cell))
+        printf("%.*s", split, c->format);
+    else if (json_is_false(cell))
+        printf("%s", c->format + split + 1);
+    else
+        printf("%*s", width_of(c), "-");
+}
+
+void table_begin(table *t, const column *columns, int count, bool silent) {
+    *t = (table){columns, count, silent, json_array()};
+    for (int i = 0; i < count && !silent; i++)
+        printf("%s%*s", i ? "  " : "", width_of(&columns[i]), columns[i].title);
+    if (!silent) putchar('\n');
+}
+
+void table_add(table *t, json_t *row) {
+    for (int i = 0; i < t->count && !t->silent; i++) {
+        if (i) fputs("  ", stdout);
+        print_cell(&t->columns[i], json_object_get(row, t->columns[i].key));
+    }
+    if (!t->silent) putchar('\n');
+    json_array_append_new(t->rows, row);
+}
+
+void table_end(table *t) {
+    json_decref(t->rows);
+}
+
+json_t *profile_rows(const bt_profile_row *rows, int count) {
+    json_t *list = json_array();
+    double total = 0;
+    for (int i = 0; i < count; i++) total += rows[i].seconds;
+    for (int i = 0; i < count; i++) {
+        const bt_profile_row *p = &rows[i];
+        double calls = p->calls ? (double)p->calls : 1, seconds = p->seconds > 0 ? p->seconds : 1;
+        json_array_append_new(
+            list, json_pack("{s:s,s:s,s:I,s:f,s:f,s:f,s:f,s:f}", "operator", p->op, "kernel",
+                            p->kernel ? p->kernel : "", "calls", (json_int_t)p->calls, "total_ms",
+                            1e3 * p->seconds, "mean_us", 1e6 * p->seconds / calls, "percent",
+                            total > 0 ? 100 * p->seconds / total : 0, "gflops",
+                            1e-9 * p->flops / seconds, "gbytes_s", 1e-9 * p->bytes / seconds));
+    }
+    return list;
+}
+
+void profile_print(json_t *rows) {
+    static const column columns[] = {
+        {"operator", "operator", "%-28s"}, {"kernel", "kernel", "%-20s"},
+        {"calls", "calls", "%8lld"},       {"total_ms", "total ms", "%9.2f"},
+        {"mean_us", "mean us", "%9.2f"},   {"percent", "%", "%6.2f"},
+        {"gflops", "GFLOP/s", "%8.2f"},    {"gbytes_s", "GB/s", "%7.2f"}};
+    table t;
+    size_t i;
+    json_t *row;
+    table_begin(&t, columns, 8, false);
+    json_array_foreach(rows, i, row) table_add(&t, json_incref(row));
+    table_end(&t);
+}
+
+void csv_write(const json_t *rows, FILE *out) {
+    size_t i;
+    json_t *row, *cell;
+    const char *key;
+    json_array_foreach(rows, i, row) {
+        const char *comma = "";
+        if (i == 0) {
+            json_object_foreach(row, key, cell) fprintf(out, "%s%s", comma, key), comma = ",";
+            fputc('\n', out);
+        }
+        comma = "";
+        json_object_foreach(row, key, cell) {
+            fputs(comma, out);
+            if (json_is_string(cell))
+                fputs(json_string_value(cell), out);
+            else if (json_is_real(cell))
+                fprintf(out, "%.9g", json_real_value(cell));
+            else
+                fprintf(out, "%lld", (long long)json_integer_value(cell));
+            comma = ",";
+        }
+        fputc('\n', out);
+    }
+}

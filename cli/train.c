@@ -1,0 +1,358 @@
+// `bantam train`: from options to a trained network in a run directory. Signals are answered at
+// the next report of the trainer: the handler only notes them.
+#include "progress.h"
+#include "rundir.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+// All that a training needs, so that the callback can reach it.
+typedef struct training {
+    settings *s;
+    bt_context *ctx;
+    bt_model *model;
+    bt_dataset *train, *validation, *test;
+    char checkpoint[PATH_BYTES]; // resumed from; "" for a new run
+    uint32_t first_step;         // of that checkpoint
+    char data_sha256[65];        // of the data it was trained on; "" if not known
+    rundir dir;
+    progress progress;
+    json_t *profile; // rows of op_timings.csv; NULL without --profile
+    int write_error; // errno of a file of the run that could not be written
+} training;
+
+// ---- Signals -----------------------------------------------------------------------------------
+
+static volatile sig_atomic_t stop_signal, save_wanted;
+
+static void on_signal(int signal_number) {
+    if (signal_number == SIGUSR2)
+        save_wanted = 1;
+    else if (signal_number == SIGINT && stop_signal == SIGINT)
+        _exit(EXIT_INTERRUPTED);
+    else
+        stop_signal = signal_number;
+}
+
+static void catch_signals(void) {
+    static const int caught[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2};
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART}, old;
+    for (size_t i = 0; i < sizeof caught / sizeof caught[0]; i++) {
+        sigaction(caught[i], NULL, &old);
+        if (caught[i] == SIGHUP && old.sa_handler == SIG_IGN) continue; // under nohup
+        sigaction(caught[i], &action, NULL);
+    }
+}
+
+// ---- Settings ----------------------------------------------------------------------------------
+
+// Takes over the settings of the checkpoint of --resume.
+static int merge_checkpoint(bt_context *ctx, void *user) {
+    training *t = user;
+    return merge_kept(ctx, t->s, t->checkpoint, &t->first_step, t->data_sha256);
+}
+
+static const struct {
+    const char *name;
+    bt_optimizer optimizer;
+} optimizers[] = {{"sgd", BT_SGD},
+                  {"momentum", BT_SGD},
+                  {"nesterov", BT_NESTEROV},
+                  {"adam", BT_ADAM},
+                  {"adamw", BT_ADAMW}};
+static const char *const schedules[] = {[BT_SCHEDULE_CONST] = "const",
+                                        [BT_SCHEDULE_STEP] = "step",
+                                        [BT_SCHEDULE_COSINE] = "cosine",
+                                        [BT_SCHEDULE_ONECYCLE] = "onecycle"};
+
+static void describe_training(const settings *s, bt_train_desc *desc) {
+    *desc = (bt_train_desc){
+        .epochs = opt_int(s, "epochs"),
+        .batch = opt_int(s, "batch"),
+        .hyper = {.lr = opt_number(s, "lr"),
+                  .momentum = opt_is(s, "opt", "sgd") ? 0 : opt_number(s, "momentum"),
+                  .beta2 = 0.999,
+                  .epsilon = 1e-8,
+                  .weight_decay = opt_number(s, "wd"),
+                  .clip = opt_number(s, "clip")},
+        .warmup = opt_number(s, "warmup"),
+        .file_order = opt_is(s, "shuffle", "off"),
+        .seed = (uint64_t)opt_number(s, "seed"),
+        .target_accuracy = opt_number(s, "target-acc"),
+        .seconds_max = opt_number(s, "max-time"),
+        .patience = opt_int(s, "patience"),
+        .profile = opt_flag(s, "profile"),
+    };
+    for (int i = 0; i < 5; i++)
+        if (opt_is(s, "opt", optimizers[i].name)) desc->optimizer = optimizers[i].optimizer;
+    for (int i = 0; i < 4; i++)
+        if (opt_is(s, "sched", schedules[i])) desc->schedule = (bt_schedule)i;
+}
+
+// ---- Preparing ---------------------------------------------------------------------------------
+
+static int open_sets(training *t) {
+    settings *s = t->s;
+    bt_dataset *all;
+    bt_dataset_info info;
+    double split = opt_number(s, "val-split");
+    CHECK(t->ctx, open_data(t->ctx, s, false, opt_int(s, "limit"), &all));
+    t->train = all;
+    bt_dataset_describe(all, &info);
+    if (opt(s, "data")->from == FROM_CHECKPOINT && *t->data_sha256 &&
+        strcmp(info.sha256, t->data_sha256))
+        return fail(BT_ERROR_DATA,
+                    "%s: not the files that %s was trained on (SHA-256 %.12s... and "
+                    "%.12s...); name the data to go on all the same",
+                    info.source, t->checkpoint, info.sha256, t->data_sha256);
+    if (split > 0)
+        CHECK(t->ctx, bt_dataset_split(t->ctx, all, split, (uint64_t)opt_number(s, "seed"),
+                                       &t->train, &t->validation));
+    CHECK(t->ctx, open_data(t->ctx, s, true, 0, &t->test));
+    return 0;
+}
+
+static int make_model(training *t) {
+    settings *s = t->s;
+    bt_dtype dtype = opt_is(s, "precision", "fp64") ? BT_F64 : BT_F32;
+    if (s->arg_count == 0) { // resumed
+        CHECK(t->ctx, bt_model_load(t->ctx, t->checkpoint, dtype, &t->model));
+        return 0;
+    }
+    bt_dataset_info info;
+    bt_dataset_describe(t->train, &info);
+    bt_model_desc desc = {.spec = s->args[0],
+                          .channels = info.channels,
+                          .height = info.height,
+                          .width = info.width,
+                          .classes = info.classes,
+                          .init = opt_is(s, "init", "xavier") ? BT_INIT_XAVIER : BT_INIT_HE,
+                          .seed = (uint64_t)opt_number(s, "seed"),
+                          .dtype = dtype};
+    CHECK(t->ctx, bt_model_make(t->ctx, &desc, &t->model));
+    const char *from = opt_text(s, "init-from");
+    char how[256];
+    if (!from) return 0;
+    CHECK(t->ctx, bt_model_import(t->ctx, t->model, from, how, sizeof how));
+    note(s, "weights: %s", how);
+    return 0;
+}
+
+static json_t *describe_data(const bt_dataset *set) {
+    bt_dataset_info i;
+    if (!set) return json_null();
+    bt_dataset_describe(set, &i);
+    return json_pack("{s:s,s:s,s:s,s:i,s:[i,i,i],s:i}", "name", i.name, "source", i.source,
+                     "sha256", i.sha256, "count", i.count, "shape", i.channels, i.height, i.width,
+                     "classes", i.classes);
+}
+
+#ifdef __clang__
+static const char compiler[] = __VERSION__; // names itself
+#else
+static const char compiler[] = "gcc " __VERSION__;
+#endif
+
+// What is known before the first step, for run.json.
+static json_t *describe_run(const training *t) {
+    char start[40];
+    time_t now = time(NULL);
+    bt_device_info device;
+    bt_context_device(t->ctx, &device);
+    strftime(start, sizeof start, "%Y-%m-%dT%H:%M:%S%z", localtime(&now));
+    json_t *words = json_pack("[s,s]", "bantam", t->s->title);
+    for (int i = 0; i < t->s->argc; i++) json_array_append_new(words, json_string(t->s->argv[i]));
+    return json_pack(
+        "{s:s,s:s,s:s,s:s,s:o,s:s,s:I,s:{s:s,s:s},s:i,s:{s:o,s:o,s:o},s:o,s:s?,s:I}", //
+        "status", "running", "version", BT_VERSION_TEXT, "compiler", compiler, "start", start,
+        "argv", words, "model", bt_model_spec(t->model), "params",
+        (json_int_t)bt_model_size(t->model), "device", "name", device.name, "description",
+        device.description, "cores", (int)sysconf(_SC_NPROCESSORS_ONLN), "data", "train",
+        describe_data(t->train), "validation", describe_data(t->validation), "test",
+        describe_data(t->test), "settings", settings_json(t->s, false), "resumed_from",
+        *t->checkpoint ? t->checkpoint : NULL, "resumed_at_step", (json_int_t)t->first_step);
+}
+
+// A new directory, or the one of the checkpoint that is resumed.
+static int open_directory(training *t) {
+    const char *out = opt_text(t->s, "out");
+    bool resumed = *t->checkpoint && rundir_of(t->checkpoint, t->dir.path);
+    if (resumed && out && strcmp(out, t->dir.path))
+        return fail(BT_ERROR_USAGE, "--resume goes on in %s; leave out --out %s", t->dir.path, out);
+    const char *model = t->s->arg_count ? t->s->args[0] : bt_model_spec(t->model);
+    int code = resumed ? 0 : rundir_make(&t->dir, out, model);
+    if (code) return code;
+    return rundir_begin(&t->dir, opt_text(t->s, "loss-log"), opt_is(t->s, "precision", "fp64"),
+                        t->first_step);
+}
+
+static void announce(const training *t) {
+    bt_dataset_info train, validation = {0}, test;
+    bt_device_info device;
+    bt_dataset_describe(t->train, &train);
+    bt_dataset_describe(t->test, &test);
+    if (t->validation) bt_dataset_describe(t->validation, &validation);
+    bt_context_device(t->ctx, &device);
+    note(t->s, "%s (%zu parameters) on %s: %s", bt_model_spec(t->model), bt_model_size(t->model),
+         device.name, device.description);
+    note(t->s, "%s: %d to train, %d to validate, %d to test; run directory %s", train.name,
+         train.count, validation.count, test.count, t->dir.path);
+    if (*t->checkpoint) note(t->s, "going on after step %u of %s", t->first_step, t->checkpoint);
+}
+
+// ---- Running -----------------------------------------------------------------------------------
+
+static bt_answer on_progress(void *user, const bt_progress *now) {
+    training *t = user;
+    progress_show(&t->progress, now);
+    if (!t->write_error) t->write_error = rundir_progress(&t->dir, now, opt_int(t->s, "batch"));
+    if (stop_signal || t->write_error) return BT_STOP;
+    if (!save_wanted) return BT_CONTINUE;
+    save_wanted = 0;
+    return BT_SAVE;
+}
+
+// The final figures, as run.json keeps them and --json prints them. `test` NULL: not evaluated.
+static json_t *describe_result(const training *t, const bt_train_result *r,
+                               const bt_evaluation *test) {
+    bt_device_info device;
+    bt_context_device(t->ctx, &device);
+    return json_pack(
+        "{s:o,s:o,s:o,s:i,s:I,s:f,s:o,s:s,s:I,s:s,s:s,s:s,s:o,s:o,s:o,s:o,s:o,s:i,s:s}", //
+        "test_acc", real_or_null(test ? test->accuracy : NAN), "test_loss",
+        real_or_null(test ? test->loss : NAN), "test_standard_error",
+        real_or_null(test ? test->standard_error : NAN), "epochs", r->epochs, "steps",
+        (json_int_t)r->steps, "train_s", r->seconds, "images_per_s",
+        real_or_null(r->images_per_second), "device", device.name, "params",
+        (json_int_t)bt_model_size(t->model), "run_dir", t->dir.path, "model",
+        bt_model_spec(t->model), "data", opt_text(t->s, "data"), "train_loss",
+        real_or_null(r->train_loss), "train_acc", real_or_null(r->train_accuracy), "val_loss",
+        real_or_null(r->val_loss), "val_acc", real_or_null(r->val_accuracy), "best_val_acc",
+        real_or_null(r->best_accuracy), "best_epoch", r->best_epoch, "stop",
+        r->stop ? r->stop : "");
+}
+
+// Writes all that a finished or stopped training leaves.
+static int leave_files(training *t, const char *status, json_t *result) {
+    json_object_set_new(t->dir.record, "status", json_string(status));
+    json_object_set(t->dir.record, "result", result);
+    int code = rundir_save(&t->dir);
+    if (!code) code = rundir_charts(&t->dir);
+    if (!code && t->profile) code = rundir_timings(&t->dir, t->profile);
+    return code;
+}
+
+static int finish(training *t, const bt_train_result *r) {
+    bool stopped = r->stop && !strcmp(r->stop, "asked");
+    bt_evaluation test;
+    if (!stopped) CHECK(t->ctx, bt_evaluate(t->ctx, t->model, t->test, 0, &test, NULL));
+    json_t *result = describe_result(t, r, stopped ? NULL : &test);
+    if (r->profile) t->profile = profile_rows(r->profile, r->profile_count);
+    if (!result) return fail(BT_ERROR_MEMORY, "out of memory for the result");
+    int code = leave_files(t, stopped ? "stopped" : "done", result);
+    if (!code && opt_flag(t->s, "json")) print_json(json_incref(result));
+    json_decref(result);
+    if (code) return code;
+    if (stopped) {
+        note(t->s, "stopped after step %u; go on with: bantam train --resume %s", r->steps,
+             t->dir.path);
+        return stop_signal == SIGINT ? EXIT_INTERRUPTED : BT_STOPPED;
+    }
+    if (opt_flag(t->s, "json")) return 0;
+    if (t->profile) profile_print(t->profile);
+    char rate[16];
+    printf("test accuracy %.2f +- %.2f %% (%d/%d), loss %.4f\n", 100 * test.accuracy,
+           100 * test.standard_error, test.correct, test.count, test.loss);
+    printf("%u steps in %.2f s, %s images/s; %s\n", r->steps, r->seconds,
+           short_number(r->images_per_second, rate), t->dir.path);
+    return 0;
+}
+
+// A run that failed says so in its run.json too.
+static int record_failure(training *t, bt_status status) {
+    if (t->write_error)
+        return fail(BT_ERROR_MEMORY, "the metrics or the loss log of %s cannot be written: %s",
+                    t->dir.path, strerror(t->write_error));
+    if (status == BT_ERROR_MEMORY) return fail_status(t->ctx, status); // no room for more words
+    json_object_set_new(t->dir.record, "status", json_string("failed"));
+    json_object_set_new(t->dir.record, "error", json_string(bt_error_text(t->ctx)));
+    int code = fail_status(t->ctx, status);
+    rundir_save(&t->dir);
+    rundir_charts(&t->dir);
+    return code;
+}
+
+// The text that the checkpoint keeps for --resume and eval; NULL when memory ran out.
+static char *describe_kept(const training *t) {
+    bt_dataset_info data;
+    bt_dataset_describe(t->train, &data);
+    json_t *kept =
+        json_pack("{s:s,s:o}", "data_sha256", data.sha256, "options", settings_json(t->s, true));
+    char *text = json_dumps(kept, JSON_REAL_PRECISION(17));
+    json_decref(kept);
+    return text;
+}
+
+static int run(training *t) {
+    bt_train_desc desc;
+    bt_train_result result;
+    char *kept = describe_kept(t);
+    describe_training(t->s, &desc);
+    desc.model = t->model, desc.train = t->train, desc.validation = t->validation;
+    desc.folder = t->dir.checkpoints, desc.settings = kept;
+    desc.resume = *t->checkpoint ? t->checkpoint : NULL;
+    desc.callback = on_progress, desc.user = t;
+    progress_open(&t->progress, opt_flag(t->s, "quiet"), desc.epochs);
+    bt_status status = bt_train(t->ctx, &desc, &result);
+    progress_clear(&t->progress);
+    free(kept);
+    if (t->write_error || (status != BT_OK && status != BT_STOPPED))
+        return record_failure(t, status);
+    return finish(t, &result);
+}
+
+static int train_body(bt_context *ctx, void *user) {
+    training *t = user;
+    t->ctx = ctx;
+    int code = open_sets(t);
+    if (!code) code = make_model(t);
+    if (!code) code = open_directory(t);
+    if (code) return code;
+    t->dir.record = describe_run(t);
+    if (!t->dir.record) return fail(BT_ERROR_MEMORY, "out of memory for run.json");
+    code = rundir_save(&t->dir);
+    if (code) return code;
+    announce(t);
+    return run(t);
+}
+
+static int check(training *t) {
+    settings *s = t->s;
+    if (!opt_text(s, "resume") && s->arg_count == 0)
+        return fail(BT_ERROR_USAGE, "train needs a MODEL: mlp, lenet, lenet5 or layers such as "
+                                    "fc128,relu,fc10; see `bantam help train`");
+    if (opt_is(s, "opt", "sgd") && opt(s, "momentum")->from == FROM_COMMAND_LINE)
+        return fail(BT_ERROR_USAGE, "--opt sgd has no momentum; use --opt momentum");
+    const char *resume = opt_text(s, "resume");
+    int code = resume ? find_checkpoint(resume, t->checkpoint) : 0;
+    // In a context of its own, because the checkpoint may name the device.
+    if (!code && resume) code = with_context("cpu", 1, merge_checkpoint, t);
+    return code ? code : choose_data(s, 1);
+}
+
+int command_train(settings *s) {
+    training *t = calloc(1, sizeof *t);
+    if (!t) return fail(BT_ERROR_MEMORY, "out of memory");
+    t->s = s;
+    catch_signals();
+    int code = check(t);
+    if (!code) code = with_context(opt_text(s, "device"), opt_int(s, "threads"), train_body, t);
+    rundir_close(&t->dir);
+    json_decref(t->profile);
+    free(t);
+    return code;
+}

@@ -1,0 +1,178 @@
+// Tensors of a safetensors file as a model's parameters: by name, and for files of other
+// frameworks, whose names may differ, in order.
+#include "train/train.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TEXT = 128, CANDIDATES_MAX = 2 * BT_LAYERS_MAX };
+
+// ---- One tensor ------------------------------------------------------------------------------
+
+// "[128, 784]"
+static const char *dims_text(const bt_st_tensor *t, char text[TEXT]) {
+    size_t at = (size_t)snprintf(text, TEXT, "[");
+    for (int i = 0; i < t->rank && at < TEXT - 24; i++)
+        at += (size_t)snprintf(text + at, TEXT - at, "%s%zu", i ? ", " : "", t->dim[i]);
+    snprintf(text + at, TEXT - at, "]");
+    return text;
+}
+
+static void parameter_like(bt_context *ctx, const bt_model *model, int i, bt_st_tensor *out) {
+    bt_shape shape = bt_tensor_shape(ctx, model->parameters[i]);
+    *out = (bt_st_tensor){.name = model->names[i], .rank = shape.rank};
+    for (int d = 0; d < shape.rank; d++) out->dim[d] = (size_t)shape.dim[d];
+}
+
+static bool same_dims(const bt_st_tensor *a, const bt_st_tensor *b) {
+    if (a->rank != b->rank) return false;
+    for (int d = 0; d < a->rank; d++)
+        if (a->dim[d] != b->dim[d]) return false;
+    return true;
+}
+
+static bool is_real(const bt_st_tensor *t) {
+    return t->dtype == BT_F32 || t->dtype == BT_F64;
+}
+
+static bool like_parameter(bt_context *ctx, const bt_model *model, int i, const bt_st_tensor *t) {
+    bt_st_tensor p;
+    parameter_like(ctx, model, i, &p);
+    return is_real(t) && same_dims(&p, t);
+}
+
+bt_status bt_weight_find(bt_context *ctx, const char *path, const bt_st_file *file,
+                         const bt_model *model, int i, const char *name, const bt_st_tensor **out) {
+    *out = bt_st_find(file, name);
+    if (!*out)
+        return bt_fail(bt_error_of(ctx), BT_ERROR_DATA, "%s: the tensor %s is missing", path, name);
+    if (like_parameter(ctx, model, i, *out)) return BT_OK;
+    char a[TEXT], b[TEXT];
+    bt_st_tensor p;
+    parameter_like(ctx, model, i, &p);
+    return bt_fail(bt_error_of(ctx), BT_ERROR_DATA, "%s: the tensor %s is %s %s, and must be %s",
+                   path, name, bt_dtype_name((*out)->dtype), dims_text(*out, a), dims_text(&p, b));
+}
+
+bt_status bt_weight_write(bt_context *ctx, const bt_model *model, int i, const bt_st_tensor *t) {
+    if (t->dtype == model->desc.dtype)
+        return bt_write(ctx, model->parameters[i], t->data, t->bytes);
+    size_t n = t->bytes / bt_dtype_size(t->dtype), bytes = n * bt_dtype_size(model->desc.dtype);
+    void *data = malloc(bytes);
+    if (!data) return bt_fail_memory(bt_error_of(ctx), "the weights of a layer", bytes);
+    for (size_t k = 0; k < n; k++) {
+        if (t->dtype == BT_F32)
+            ((double *)data)[k] = (double)((const float *)t->data)[k];
+        else
+            ((float *)data)[k] = (float)((const double *)t->data)[k];
+    }
+    bt_status status = bt_write(ctx, model->parameters[i], data, bytes);
+    free(data);
+    return status;
+}
+
+// ---- Import ----------------------------------------------------------------------------------
+
+// Tensors that may be weights: numbers that are not a checkpoint's own record of its run.
+typedef struct candidates {
+    const bt_st_tensor *tensor[CANDIDATES_MAX];
+    int count; // may be more than there is room for
+} candidates;
+
+static candidates find_candidates(const bt_st_file *file) {
+    candidates c = {.count = 0};
+    for (int i = 0; i < file->tensor_count; i++) {
+        const bt_st_tensor *t = &file->tensors[i];
+        if (!strncmp(t->name, "optimizer.", 10) || !strncmp(t->name, "epoch.", 6)) continue;
+        if (c.count < CANDIDATES_MAX) c.tensor[c.count] = t;
+        c.count++;
+    }
+    return c;
+}
+
+static bool match_names(bt_context *ctx, const bt_model *model, const bt_st_file *file,
+                        candidates *out) {
+    for (int i = 0; i < model->parameter_count; i++) {
+        const bt_st_tensor *t = bt_st_find(file, model->names[i]);
+        if (!t || !like_parameter(ctx, model, i, t)) return false;
+        out->tensor[i] = t;
+    }
+    return true;
+}
+
+static bool fits_in_order(bt_context *ctx, const bt_model *model, const candidates *c) {
+    if (c->count != model->parameter_count) return false;
+    for (int i = 0; i < c->count; i++)
+        if (!like_parameter(ctx, model, i, c->tensor[i])) return false;
+    return true;
+}
+
+// "layer2" before "layer10", and of one layer the weight before the bias: safetensors files are
+// usually sorted by the alphabet, which has both the other way round.
+static int compare_names(const void *x, const void *y) {
+    const char *a = (*(const bt_st_tensor *const *)x)->name;
+    const char *b = (*(const bt_st_tensor *const *)y)->name;
+    for (;;) {
+        while (*a && *a == *b && !isdigit((unsigned char)*a)) a++, b++;
+        if (!isdigit((unsigned char)*a) || !isdigit((unsigned char)*b)) break;
+        char *end_a, *end_b;
+        unsigned long long i = strtoull(a, &end_a, 10), j = strtoull(b, &end_b, 10);
+        if (i != j) return i < j ? -1 : 1;
+        a = end_a;
+        b = end_b;
+    }
+    if (!strcmp(a, "weight") && !strcmp(b, "bias")) return -1;
+    if (!strcmp(a, "bias") && !strcmp(b, "weight")) return 1;
+    return strcmp(a, b);
+}
+
+static bt_status fail_import(bt_context *ctx, const char *path, const bt_model *model,
+                             const candidates *c) {
+    char list[300] = "", a[TEXT], b[TEXT];
+    size_t at = 0;
+    int n = c->count < model->parameter_count ? c->count : model->parameter_count;
+    for (int i = 0; i < n && at < sizeof list - 120; i++) {
+        bt_st_tensor p;
+        if (like_parameter(ctx, model, i, c->tensor[i])) continue;
+        parameter_like(ctx, model, i, &p);
+        at += (size_t)snprintf(list + at, sizeof list - at, "%s %s %.32s is %.24s against %.24s",
+                               at ? ";" : ":", p.name, c->tensor[i]->name,
+                               dims_text(c->tensor[i], a), dims_text(&p, b));
+    }
+    return bt_fail(bt_error_of(ctx), BT_ERROR_DATA,
+                   "%.120s has %d tensors that do not fit the %d of the model%s", path, c->count,
+                   model->parameter_count, list);
+}
+
+static bt_status import(bt_context *ctx, const char *path, const bt_model *model,
+                        const bt_st_file *file, char *how, size_t how_bytes) {
+    candidates c = find_candidates(file), named = c;
+    int found = c.count, n = model->parameter_count;
+    bool by_name = match_names(ctx, model, file, &named);
+    if (by_name) c = named;
+    if (!by_name && !fits_in_order(ctx, model, &c)) {
+        if (found == n) qsort(c.tensor, (size_t)n, sizeof *c.tensor, compare_names);
+        if (!fits_in_order(ctx, model, &c)) return fail_import(ctx, path, model, &c);
+    }
+    for (int i = 0; i < n; i++) BT_TRY(bt_weight_write(ctx, model, i, c.tensor[i]));
+    if (how && by_name)
+        snprintf(how, how_bytes, "%d tensors matched by name%s", n,
+                 found > n ? ", the others in the file are not used" : "");
+    if (how && !by_name)
+        snprintf(how, how_bytes,
+                 "the names differ: %d tensors matched in order, as their shapes allow (%s is %s, "
+                 "... %s is %s)",
+                 n, c.tensor[0]->name, model->names[0], c.tensor[n - 1]->name, model->names[n - 1]);
+    return BT_OK;
+}
+
+bt_status bt_model_import(bt_context *ctx, bt_model *model, const char *path, char *how,
+                          size_t how_bytes) {
+    bt_st_file file = {0};
+    bt_status status = bt_st_open(path, bt_error_of(ctx), &file);
+    if (status == BT_OK) status = import(ctx, path, model, &file, how, how_bytes);
+    bt_st_close(&file);
+    return status;
+}
