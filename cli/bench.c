@@ -61,7 +61,7 @@ static int bench_one(bench *b, int batch, bool training) {
     int repeats = opt_int(b->s, "repeats"), per_epoch = (b->data.count + batch - 1) / batch;
     double images = (double)steps * b->data.count / per_epoch; // the last batch may be short
     qsort(seconds, (size_t)repeats, sizeof *seconds, compare_doubles);
-    double median = seconds[repeats / 2];
+    double median = (seconds[(repeats - 1) / 2] + seconds[repeats / 2]) / 2;
     table_add(&b->table,
               json_pack("{s:s,s:i,s:f,s:f,s:f,s:f}", "phase", training ? "training" : "inference",
                         "batch", batch, "images_per_s", images / median, "low",

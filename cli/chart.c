@@ -2,7 +2,6 @@
 // mode and stay apart for colour-blind readers (Okabe and Ito, 2008).
 #include "chart.h"
 
-#include "cli.h"
 #include <math.h>
 
 enum { WIDTH = 720, HEIGHT = 400, LEFT = 64, RIGHT = 16, TOP = 52, BOTTOM = 46 };
@@ -40,31 +39,28 @@ static double place(const axis *a, double v) {
     return a->from + t * (a->to - a->from);
 }
 
-// The extent of all points; a linear y axis starts at 0.
+// The extent of all points; linear axes start at 0.
 static void measure(const chart *c, axis *x, axis *y) {
-    *x = (axis){HUGE_VAL, -HUGE_VAL, LEFT, WIDTH - RIGHT, false};
+    *x = (axis){0, -HUGE_VAL, LEFT, WIDTH - RIGHT, false};
     *y = (axis){HUGE_VAL, -HUGE_VAL, HEIGHT - BOTTOM, TOP, c->log_y};
     for (int i = 0; i < c->count; i++)
         for (int j = 0; j < c->series[i].count; j++) {
             double px = c->series[i].x[j], py = c->series[i].y[j];
             if (!drawable(c, py)) continue;
             py = c->log_y ? log10(py) : py;
-            x->low = fmin(x->low, px), x->high = fmax(x->high, px);
+            x->high = fmax(x->high, px);
             y->low = fmin(y->low, py), y->high = fmax(y->high, py);
         }
-    if (x->low > x->high) x->low = 0, x->high = 1, y->low = 0, y->high = 1;
+    if (x->low > x->high) x->high = 1, y->low = 0, y->high = 1; // no points
     if (!c->log_y) y->low = 0, y->high *= 1.05;
-    if (x->high - x->low < 1e-12) x->low -= 0.5, x->high += 0.5;
-    if (y->high - y->low < 1e-12) y->low -= 0.5, y->high += 0.5;
+    if (c->log_y) y->low = fmin(y->low, y->high - 0.8); // has at least two ticks
+    if (y->high <= y->low) y->high = y->low + 1;
 }
 
 static void tick(const axis *a, double v, FILE *out) {
-    char text[16];
-    double at = place(a, v);
-    if (v >= 1000)
-        short_number(v, text);
-    else
-        snprintf(text, sizeof text, "%.6g", v);
+    char text[24];
+    double at = place(a, v), unit = v >= 1e6 ? 1e6 : v >= 1e3 ? 1e3 : 1;
+    snprintf(text, sizeof text, "%.6g%s", v / unit, unit == 1e6 ? "M" : unit == 1e3 ? "k" : "");
     if (a->from == LEFT)
         fprintf(out, "<text x='%.1f' y='%d' text-anchor='middle'>%s</text>\n", at,
                 HEIGHT - BOTTOM + 18, text);
@@ -88,8 +84,7 @@ static void ticks(const axis *a, FILE *out) {
     }
     double unit = pow(10, floor(log10(span / 6))), ratio = span / 6 / unit;
     double step = unit * (ratio < 1.5 ? 1 : ratio < 3.5 ? 2 : ratio < 7.5 ? 5 : 10);
-    for (double k = ceil(a->low / step - 1e-9); k * step <= a->high + 1e-9 * span; k++)
-        tick(a, k * step, out);
+    for (double k = 0; k * step <= a->high + 1e-9 * span; k++) tick(a, k * step, out);
 }
 
 static void draw_series(const chart *c, int i, const axis *x, const axis *y, FILE *out) {

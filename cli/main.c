@@ -154,6 +154,7 @@ static int close_stdout(int code) {
 }
 
 int main(int argc, char **argv) {
-    signal(SIGPIPE, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN); // a failing write says enough, and so it does
+    signal(SIGXFSZ, SIG_IGN); // at a limit on file sizes
     return close_stdout(dispatch(argc, argv));
 }

@@ -29,7 +29,7 @@ enum {
 static const option table[] = {
     {"data", TEXT, NULL, "NAME", 0, 0, WITH_DATA | OPT_KEPT, "data set, or a folder of IDX files"},
     {"data-dir", TEXT, NULL, "FOLDER", 0, 0, WITH_DATA | CMD_DATA | OPT_KEPT,
-     "holds one folder per data set"},
+     "holds one folder per data set; BANTAM_DATA in the environment"},
     {"from", TEXT, NULL, "FOLDER", 0, 0, CMD_DATA, "get: take the files from here"},
     {"device", TEXT, "cpu", "NAME", 0, 0, WITH_DEVICE | OPT_KEPT, "see `bantam devices`"},
     {"threads", WHOLE, "0", "N", 0, 1024, WITH_DEVICE, "CPU threads; 0: one per core"},
@@ -175,10 +175,18 @@ static bool among(const char *text, const char *words) {
     return false;
 }
 
+// Text goes into JSON files, which are UTF-8.
+static int check_text(const char *where, const char *text) {
+    json_t *copy = json_string(text);
+    json_decref(copy);
+    if (!copy) return fail(BT_ERROR_USAGE, "%s: the value is not UTF-8 text", where);
+    return *text ? 0 : fail(BT_ERROR_USAGE, "%s: the value is empty", where);
+}
+
 // Checks `text` and finds the number that it means.
 static int convert(const option *o, const char *where, const char *text, double *number) {
     if (o->kind == CHOICE) return among(text, o->shape) ? 0 : bad_choice(o, where, text);
-    if (o->kind == TEXT) return *text ? 0 : fail(BT_ERROR_USAGE, "%s: the value is empty", where);
+    if (o->kind == TEXT) return check_text(where, text);
     if (o->kind == FLAG) {
         *number = among(text, "on|true|yes|1");
         return *number || among(text, "off|false|no|0") ? 0 : bad_choice(o, where, text);
@@ -254,6 +262,8 @@ static int read_command_line(settings *s, int argc, char **argv) {
         } else if (options && word[0] == '-' && word[1]) {
             return fail(BT_ERROR_USAGE, "unknown option %s; options are written --name", word);
         } else {
+            int code = check_text("argument", word);
+            if (code) return code;
             s->args[s->arg_count++] = word;
         }
     }

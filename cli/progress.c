@@ -37,17 +37,19 @@ __attribute__((format(printf, 4, 5))) static int add(char *text, int bytes, int 
 }
 
 static int add_figures(char *text, int bytes, int at, const bt_progress *now) {
-    char rate[16];
     if (isfinite(now->train_loss)) at = add(text, bytes, at, "  loss %.4f", now->train_loss);
     if (isfinite(now->train_accuracy))
         at = add(text, bytes, at, "  acc %.2f %%", 100 * now->train_accuracy);
-    if (isfinite(now->val_loss)) at = add(text, bytes, at, "  val loss %.4f", now->val_loss);
+    if (isfinite(now->val_loss)) at = add(text, bytes, at, "  val %.4f", now->val_loss);
     if (isfinite(now->val_accuracy))
-        at = add(text, bytes, at, "  val acc %.2f %%%s", 100 * now->val_accuracy,
-                 now->best ? "*" : "");
-    if (now->images_per_second > 0)
-        at = add(text, bytes, at, "  %s images/s", short_number(now->images_per_second, rate));
+        at = add(text, bytes, at, " %.2f %%%s", 100 * now->val_accuracy, now->best ? "*" : "");
     return at;
+}
+
+static int add_rate(char *text, int bytes, int at, const bt_progress *now) {
+    char rate[16];
+    if (!(now->images_per_second > 0)) return at;
+    return add(text, bytes, at, "  %s img/s", short_number(now->images_per_second, rate));
 }
 
 // Time left, from the steps of this process: "1:05 left".
@@ -68,6 +70,7 @@ static void show_line(const progress *p, const bt_progress *now, bool epoch_done
         add(text, sizeof text, 0, "epoch %*d/%d", p->epochs > 99 ? 3 : 2, now->epoch, p->epochs);
     if (!epoch_done) at = add(text, sizeof text, at, "  step %u/%u", now->step, now->steps);
     at = add_figures(text, sizeof text, at, now);
+    at = add_rate(text, sizeof text, at, now);
     if (epoch_done)
         add(text, sizeof text, at, "  %.1f s", now->seconds);
     else
@@ -76,18 +79,20 @@ static void show_line(const progress *p, const bt_progress *now, bool epoch_done
 }
 
 static void show_bar(progress *p, const bt_progress *now) {
-    enum { CELLS = 20 };
-    static const char cells[] = "########################################";
+    enum { CELLS = 16 };
+    static const char cells[] = "################";
     char text[256];
     struct winsize window;
     int width =
         ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col ? window.ws_col : 80;
-    int full = now->steps ? (int)((uint64_t)CELLS * now->step / now->steps) : 0;
-    int at = add(text, sizeof text, 0, "epoch %d/%d  step %u/%u", now->epoch, p->epochs, now->step,
-                 now->steps);
+    double part = now->steps ? (double)now->step / now->steps : 0;
+    int full = (int)(CELLS * part), at = 0;
+    at = add(text, sizeof text, at, "epoch %d/%d %3.0f %%", now->epoch, p->epochs, 100 * part);
     at = add_figures(text, sizeof text, at, now);
     at = add_time_left(text, sizeof text, at, p, now);
-    int room = width - 1 - CELLS - 3; // a full line would wrap and could not be redrawn
+    add_rate(text, sizeof text, at, now); // the first to go on a narrow terminal
+    // A line that wraps cannot be redrawn, nor with the ^C that a terminal may add.
+    int room = width - CELLS - 6;
     fprintf(stderr, "\r%s[%.*s%*s]%s %.*s\033[K", p->colour ? "\033[32m" : "", full, cells,
             CELLS - full, "", p->colour ? "\033[0m" : "", room > 0 ? room : 0, text);
     p->bar_shown = true;

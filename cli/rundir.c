@@ -67,7 +67,7 @@ static int make_dated(char path[PATH_BYTES], const char *model) {
     snprintf(name, sizeof name, "%s", model);
     for (char *p = name; *p; p++)
         if (strchr("/, ", *p)) *p = '-';
-    mkdir("results", 0777);
+    if (mkdir("results", 0777) && errno != EEXIST) return cannot_write("results");
     for (int i = 1; i < 1000; i++) {
         snprintf(path, PATH_BYTES, i == 1 ? "results/%s-%s" : "results/%s-%s-%d", date, name, i);
         if (mkdir(path, 0777) == 0) return 0;
@@ -83,6 +83,13 @@ int rundir_make(rundir *r, const char *out, const char *model) {
     return out ? make_named(r->path) : make_dated(r->path, model);
 }
 
+void rundir_discard(const rundir *r) {
+    char path[PATH_BYTES + 16];
+    snprintf(path, sizeof path, "%s/checkpoints", r->path);
+    rmdir(path);
+    rmdir(r->path);
+}
+
 // ---- Whole files -------------------------------------------------------------------------------
 
 typedef struct replacement {
@@ -90,39 +97,42 @@ typedef struct replacement {
     char path[PATH_BYTES + 64], temporary[PATH_BYTES + 80];
 } replacement;
 
-static int replace_begin(replacement *f, const char *folder, const char *name) {
+// Both leave errno when they return false.
+static bool replace_begin(replacement *f, const char *folder, const char *name) {
     snprintf(f->path, sizeof f->path, "%s%s%s", folder, *folder ? "/" : "", name);
     snprintf(f->temporary, sizeof f->temporary, "%s.%ld", f->path, (long)getpid());
     f->file = fopen(f->temporary, "w");
-    return f->file ? 0 : cannot_write(f->path);
+    return f->file;
 }
 
-static int replace_end(replacement *f) {
+static bool replace_end(replacement *f) {
     bool good = fflush(f->file) == 0 && !ferror(f->file) && fsync(fileno(f->file)) == 0;
     int error = errno;
     if (fclose(f->file) && good) good = false, error = errno;
-    if (good && rename(f->temporary, f->path) == 0) return 0;
-    errno = good ? errno : error;
-    int code = cannot_write(f->path);
+    if (good && rename(f->temporary, f->path) == 0) return true;
+    if (good) error = errno;
     unlink(f->temporary);
-    return code;
+    errno = error;
+    return false;
 }
 
-int rundir_save(const rundir *r) {
+bool rundir_try_save(const rundir *r) {
     replacement f;
-    int code = replace_begin(&f, r->path, "run.json");
-    if (code) return code;
+    if (!replace_begin(&f, r->path, "run.json")) return false;
     json_dumpf(r->record, f.file, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
     fputc('\n', f.file);
     return replace_end(&f);
 }
 
+int rundir_save(const rundir *r) {
+    return rundir_try_save(r) ? 0 : cannot_write(r->path);
+}
+
 static int write_chart(const rundir *r, const char *name, const chart *c) {
     replacement f;
-    int code = replace_begin(&f, r->path, name);
-    if (code) return code;
-    chart_write(c, f.file);
-    return replace_end(&f);
+    bool good = replace_begin(&f, r->path, name);
+    if (good) chart_write(c, f.file);
+    return good && replace_end(&f) ? 0 : cannot_write(f.path);
 }
 
 int rundir_charts(const rundir *r) {
@@ -135,10 +145,9 @@ int rundir_charts(const rundir *r) {
 
 int rundir_timings(const rundir *r, const json_t *rows) {
     replacement f;
-    int code = replace_begin(&f, r->path, "op_timings.csv");
-    if (code) return code;
-    csv_write(rows, f.file);
-    return replace_end(&f);
+    bool good = replace_begin(&f, r->path, "op_timings.csv");
+    if (good) csv_write(rows, f.file);
+    return good && replace_end(&f) ? 0 : cannot_write(f.path);
 }
 
 // ---- Rows --------------------------------------------------------------------------------------
@@ -162,15 +171,15 @@ static int cut_rows(rundir *r, const char *path, const char *header, int step_at
     replacement f;
     FILE *old = fopen(path, "r");
     if (!old && errno != ENOENT) return cannot_write(path);
-    int code = replace_begin(&f, "", path);
-    if (!code) fputs(header, f.file);
-    while (!code && old && fgets(row, sizeof row, old)) {
+    bool good = replace_begin(&f, "", path);
+    if (good) fputs(header, f.file);
+    while (good && old && fgets(row, sizeof row, old)) {
         if (!strchr(row, '\n') || !(field(row, step_at) <= step)) continue;
         fputs(row, f.file);
         if (step_at == 1) chart_row(r, row);
     }
     if (old) fclose(old);
-    return code ? code : replace_end(&f);
+    return good && replace_end(&f) ? 0 : cannot_write(path);
 }
 
 static int open_rows(rundir *r, const char *path, const char *header, int step_at, uint32_t step,
@@ -190,8 +199,6 @@ int rundir_begin(rundir *r, const char *loss_log, bool exact, uint32_t step) {
     r->exact = exact;
     r->losses[0].name = "training", r->losses[1].name = "validation", r->rates[0].name = "training";
     r->losses[1].dots = true;
-    snprintf(r->checkpoints, sizeof r->checkpoints, "%s/checkpoints", r->path);
-    if (mkdir(r->checkpoints, 0777) && errno != EEXIST) return cannot_write(r->checkpoints);
     snprintf(path, sizeof path, "%s/metrics_train.csv", r->path);
     int code = open_rows(r, path, METRICS_HEADER, 1, step, &r->metrics);
     if (code || !loss_log) return code;

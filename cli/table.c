@@ -51,11 +51,12 @@ json_t *profile_rows(const bt_profile_row *rows, int count) {
     for (int i = 0; i < count; i++) total += rows[i].seconds;
     for (int i = 0; i < count; i++) {
         const bt_profile_row *p = &rows[i];
-        double calls = p->calls ? (double)p->calls : 1, seconds = p->seconds > 0 ? p->seconds : 1;
+        double seconds = p->seconds > 0 ? p->seconds : 1;
         json_array_append_new(
             list, json_pack("{s:s,s:s,s:I,s:f,s:f,s:f,s:f,s:f}", "operator", p->op, "kernel",
                             p->kernel ? p->kernel : "", "calls", (json_int_t)p->calls, "total_ms",
-                            1e3 * p->seconds, "mean_us", 1e6 * p->seconds / calls, "percent",
+                            1e3 * p->seconds, "mean_us",
+                            p->calls ? 1e6 * p->seconds / (double)p->calls : 0, "percent",
                             total > 0 ? 100 * p->seconds / total : 0, "gflops",
                             1e-9 * p->flops / seconds, "gbytes_s", 1e-9 * p->bytes / seconds));
     }

@@ -22,6 +22,8 @@ typedef struct training {
     rundir dir;
     progress progress;
     json_t *profile; // rows of op_timings.csv; NULL without --profile
+    bool started;    // the first step may come: from now on files of the run are written
+    int failure;     // exit code of a failure that was printed
     int write_error; // errno of a file of the run that could not be written
 } training;
 
@@ -167,14 +169,14 @@ static json_t *describe_run(const training *t) {
     json_t *words = json_pack("[s,s]", "bantam", t->s->title);
     for (int i = 0; i < t->s->argc; i++) json_array_append_new(words, json_string(t->s->argv[i]));
     return json_pack(
-        "{s:s,s:s,s:s,s:s,s:o,s:s,s:I,s:{s:s,s:s},s:i,s:{s:o,s:o,s:o},s:o,s:s?,s:I}", //
-        "status", "running", "version", BT_VERSION_TEXT, "compiler", compiler, "start", start,
-        "argv", words, "model", bt_model_spec(t->model), "params",
-        (json_int_t)bt_model_size(t->model), "device", "name", device.name, "description",
-        device.description, "cores", (int)sysconf(_SC_NPROCESSORS_ONLN), "data", "train",
-        describe_data(t->train), "validation", describe_data(t->validation), "test",
-        describe_data(t->test), "settings", settings_json(t->s, false), "resumed_from",
-        *t->checkpoint ? t->checkpoint : NULL, "resumed_at_step", (json_int_t)t->first_step);
+        "{s:s,s:s,s:s,s:s,s:o,s:s,s:I,s:{s:s,s:s},s:i,s:{s:o,s:o,s:o},s:o,s:s?,s:I}", "status",
+        "running", "version", BT_VERSION_TEXT, "compiler", compiler, "start", start, "argv", words,
+        "model", bt_model_spec(t->model), "params", (json_int_t)bt_model_size(t->model), "device",
+        "name", device.name, "description", device.description, "cores",
+        (int)sysconf(_SC_NPROCESSORS_ONLN), "data", "train", describe_data(t->train), "validation",
+        describe_data(t->validation), "test", describe_data(t->test), "settings",
+        settings_json(t->s, false), "resumed_from", *t->checkpoint ? t->checkpoint : NULL,
+        "resumed_at_step", (json_int_t)t->first_step);
 }
 
 // A new directory, or the one of the checkpoint that is resumed.
@@ -184,10 +186,7 @@ static int open_directory(training *t) {
     if (resumed && out && strcmp(out, t->dir.path))
         return fail(BT_ERROR_USAGE, "--resume goes on in %s; leave out --out %s", t->dir.path, out);
     const char *model = t->s->arg_count ? t->s->args[0] : bt_model_spec(t->model);
-    int code = resumed ? 0 : rundir_make(&t->dir, out, model);
-    if (code) return code;
-    return rundir_begin(&t->dir, opt_text(t->s, "loss-log"), opt_is(t->s, "precision", "fp64"),
-                        t->first_step);
+    return resumed ? 0 : rundir_make(&t->dir, out, model);
 }
 
 static void announce(const training *t) {
@@ -199,15 +198,26 @@ static void announce(const training *t) {
     bt_context_device(t->ctx, &device);
     note(t->s, "%s (%zu parameters) on %s: %s", bt_model_spec(t->model), bt_model_size(t->model),
          device.name, device.description);
-    note(t->s, "%s: %d to train, %d to validate, %d to test; run directory %s", train.name,
-         train.count, validation.count, test.count, t->dir.path);
+    note(t->s, "%s: %d to train, %d to validate, %d to test", train.name, train.count,
+         validation.count, test.count);
+    note(t->s, "run directory: %s", t->dir.path);
     if (*t->checkpoint) note(t->s, "going on after step %u of %s", t->first_step, t->checkpoint);
 }
 
 // ---- Running -----------------------------------------------------------------------------------
 
+// The trainer accepted the settings and the checkpoint: a resumed directory may be changed now.
+static int start(training *t) {
+    t->started = true;
+    int code = rundir_begin(&t->dir, opt_text(t->s, "loss-log"), opt_is(t->s, "precision", "fp64"),
+                            t->first_step);
+    return code ? code : rundir_save(&t->dir);
+}
+
 static bt_answer on_progress(void *user, const bt_progress *now) {
     training *t = user;
+    if (now->event == BT_EVENT_START) t->failure = start(t);
+    if (t->failure) return BT_STOP;
     progress_show(&t->progress, now);
     if (!t->write_error) t->write_error = rundir_progress(&t->dir, now, opt_int(t->s, "batch"));
     if (stop_signal || t->write_error) return BT_STOP;
@@ -222,8 +232,8 @@ static json_t *describe_result(const training *t, const bt_train_result *r,
     bt_device_info device;
     bt_context_device(t->ctx, &device);
     return json_pack(
-        "{s:o,s:o,s:o,s:i,s:I,s:f,s:o,s:s,s:I,s:s,s:s,s:s,s:o,s:o,s:o,s:o,s:o,s:i,s:s}", //
-        "test_acc", real_or_null(test ? test->accuracy : NAN), "test_loss",
+        "{s:o,s:o,s:o,s:i,s:I,s:f,s:o,s:s,s:I,s:s,s:s,s:s,s:o,s:o,s:o,s:o,s:o,s:i,s:s}", "test_acc",
+        real_or_null(test ? test->accuracy : NAN), "test_loss",
         real_or_null(test ? test->loss : NAN), "test_standard_error",
         real_or_null(test ? test->standard_error : NAN), "epochs", r->epochs, "steps",
         (json_int_t)r->steps, "train_s", r->seconds, "images_per_s",
@@ -262,6 +272,8 @@ static int finish(training *t, const bt_train_result *r) {
              t->dir.path);
         return stop_signal == SIGINT ? EXIT_INTERRUPTED : BT_STOPPED;
     }
+    if (r->steps == t->first_step && *t->checkpoint)
+        note(t->s, "all %d epochs were done already; ask for more with --epochs", r->epochs);
     if (opt_flag(t->s, "json")) return 0;
     if (t->profile) profile_print(t->profile);
     char rate[16];
@@ -272,17 +284,23 @@ static int finish(training *t, const bt_train_result *r) {
     return 0;
 }
 
-// A run that failed says so in its run.json too.
+// A run that failed says so in its run.json too, if that can be written; one that never started
+// leaves nothing.
 static int record_failure(training *t, bt_status status) {
+    char text[1200];
+    int code = t->write_error ? BT_ERROR_MEMORY : (int)status;
+    if (t->failure) return t->failure;
     if (t->write_error)
-        return fail(BT_ERROR_MEMORY, "the metrics or the loss log of %s cannot be written: %s",
-                    t->dir.path, strerror(t->write_error));
-    if (status == BT_ERROR_MEMORY) return fail_status(t->ctx, status); // no room for more words
+        snprintf(text, sizeof text, "the metrics or the loss log of %s cannot be written: %s",
+                 t->dir.path, strerror(t->write_error));
+    else
+        snprintf(text, sizeof text, "%s", bt_error_text(t->ctx));
+    fail(code, "%s", text);
+    if (!t->started && !*t->checkpoint) rundir_discard(&t->dir);
+    if (!t->started) return code;
     json_object_set_new(t->dir.record, "status", json_string("failed"));
-    json_object_set_new(t->dir.record, "error", json_string(bt_error_text(t->ctx)));
-    int code = fail_status(t->ctx, status);
-    rundir_save(&t->dir);
-    rundir_charts(&t->dir);
+    json_object_set_new(t->dir.record, "error", json_string(text));
+    rundir_try_save(&t->dir);
     return code;
 }
 
@@ -300,17 +318,18 @@ static char *describe_kept(const training *t) {
 static int run(training *t) {
     bt_train_desc desc;
     bt_train_result result;
-    char *kept = describe_kept(t);
+    char *kept = describe_kept(t), checkpoints[PATH_BYTES + 16];
+    snprintf(checkpoints, sizeof checkpoints, "%s/checkpoints", t->dir.path);
     describe_training(t->s, &desc);
     desc.model = t->model, desc.train = t->train, desc.validation = t->validation;
-    desc.folder = t->dir.checkpoints, desc.settings = kept;
+    desc.folder = checkpoints, desc.settings = kept;
     desc.resume = *t->checkpoint ? t->checkpoint : NULL;
     desc.callback = on_progress, desc.user = t;
     progress_open(&t->progress, opt_flag(t->s, "quiet"), desc.epochs);
     bt_status status = bt_train(t->ctx, &desc, &result);
     progress_clear(&t->progress);
     free(kept);
-    if (t->write_error || (status != BT_OK && status != BT_STOPPED))
+    if (t->failure || t->write_error || (status != BT_OK && status != BT_STOPPED))
         return record_failure(t, status);
     return finish(t, &result);
 }
@@ -324,8 +343,6 @@ static int train_body(bt_context *ctx, void *user) {
     if (code) return code;
     t->dir.record = describe_run(t);
     if (!t->dir.record) return fail(BT_ERROR_MEMORY, "out of memory for run.json");
-    code = rundir_save(&t->dir);
-    if (code) return code;
     announce(t);
     return run(t);
 }

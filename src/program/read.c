@@ -38,7 +38,8 @@ static bt_status read_root(bt_context *ctx, uint32_t root, void *out, size_t byt
     if (status == BT_OK)
         status = ctx->api->read(ctx->device, value, 0, out, bytes, bt_error_of(ctx));
     bt_node *node = &ctx->nodes[root];
-    if (status != BT_OK || node->varies) {
+    // A node with a second result is run again whenever that one is wanted, so it is not kept.
+    if (status != BT_OK || node->varies || node->second) {
         bt_buffer_free(ctx, value);
         return status;
     }
