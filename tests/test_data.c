@@ -234,8 +234,8 @@ static void test_unknown_set(void **state) {
 // ---- Built-in digits --------------------------------------------------------------------------
 
 // Of the bytes that a set describes; they must never change, or old results lose their meaning.
-static const char digits_train[] = "pinned-train";
-static const char digits_test[] = "pinned-test";
+static const char digits_train[] = "eef0ebce45c779d2cb78e96cbe2e99ae1d70d9eb865839667c4018e6560c571d";
+static const char digits_test[] = "b23e199fe3c071aeb61207b569c133953285e01c09dd3ffce7ff2397ad63a4b2";
 
 static void test_digits(void **state) {
     (void)state;

@@ -20,7 +20,8 @@ device='device/device\.h" device/kernels\.h"'
     strangers 'src/tensor/*.[ch]' $base $device tensor/
     strangers 'src/program/*.[ch]' $base $device tensor/ program/
     strangers 'src/train/*.[ch]' $base $device data/ tensor/ program/ train/
-    strangers 'src/device/*.[ch]' $base $device
+    strangers 'src/device/*.h' $base $device
+    strangers 'src/device/registry.c' $base $device 'device/[a-z]+/[a-z]+\.h"'
     strangers 'src/device/*/*.[ch] src/device/*/*.inc' $base $device device/ '[a-z_]*\.(inc|h)"'
     strangers 'cli/*.[ch]' 'bantam\.h"' cli/ '[a-z_]*\.h"'
     strangers 'examples/*.c' 'bantam\.h"'
@@ -48,9 +49,9 @@ fi
 grep -oE '\bbt_[a-z0-9_]+\(' include/bantam.h | tr -d '(' | sort -u >"$BUILD/tests/declared"
 nm -D --defined-only "$BUILD/libbantam.so" | awk '$2 ~ /[TDRB]/ { print $3 }' | grep -v '^_\|^__' | sort -u >"$BUILD/tests/exported"
 case ${SANITIZE:-} in
-'') verdict exports_are_the_header "$(comm -13 "$BUILD/tests/declared" "$BUILD/tests/exported" | sed 's/$/ is exported and not declared/' | head -n 3)
-$(grep -E '^(const |bt_|void |int |size_t |uint32_t |uint64_t )' include/bantam.h | grep -oE '\bbt_[a-z0-9_]+\(' | tr -d '(' | sort -u |
-        comm -23 - "$BUILD/tests/exported" | sed 's/$/ is declared and not there/' | head -n 3)" ;;
+'') verdict exports_are_the_header "$(comm -13 "$BUILD/tests/declared" "$BUILD/tests/exported" | sed 's/$/ is exported and not declared/' | head -n 3
+    grep -E '^(const |bt_|void |int |size_t |uint32_t |uint64_t )' include/bantam.h | grep -oE '\bbt_[a-z0-9_]+\(' | tr -d '(' | sort -u |
+            comm -23 - "$BUILD/tests/exported" | sed 's/$/ is declared and not there/' | head -n 3)" ;;
 *) skip exports_are_the_header "sanitizers add symbols" ;;
 esac
 

@@ -90,7 +90,7 @@ static void nearer(const char *name, const char *candidate, const char **nearest
 
 static bt_status fail_name(const parser *p, const char *name) {
     const char *nearest = NULL;
-    int least = (int)strlen(name) / 2 + 1;
+    int least = (int)strlen(name) / 3 + 2;
     for (int i = 0; i < GRAMMAR; i++) nearer(name, grammar[i].name, &nearest, &least);
     for (int i = 0; i < PRESETS && p->alone; i++) nearer(name, presets[i].name, &nearest, &least);
     return fail(
@@ -150,7 +150,8 @@ static bt_status read_layer(parser *p) {
         if (strcmp(name, grammar[i].name)) continue;
         p->layer->kind = grammar[i].kind;
         if (read_form(grammar[i].form, text + strlen(name), p->layer)) return BT_OK;
-        return fail(p, "write it as %s, with numbers from 1 to 9999999", grammar[i].example);
+        return fail(p, "write it as %s%s", grammar[i].example,
+                    *grammar[i].form ? ", with numbers from 1 to 9999999" : "");
     }
     return fail_name(p, name);
 }

@@ -347,7 +347,8 @@ static bt_status train(run *r) {
         double seconds = bt_seconds() - r->started;
         if (!r->stop && r->desc->seconds_max > 0 && seconds >= r->desc->seconds_max)
             r->stop = "time";
-        BT_TRY(save(r, epoch_end, r->save_asked));
+        bool over = r->stop || r->state.step == r->steps; // saved below, once
+        if (!over) BT_TRY(save(r, epoch_end, r->save_asked));
         r->save_asked = false;
     }
     if (!r->stop) r->stop = "epochs";

@@ -137,9 +137,9 @@ static bt_status fail_import(bt_context *ctx, const char *path, const bt_model *
         bt_st_tensor p;
         if (like_parameter(ctx, model, i, c->tensor[i])) continue;
         parameter_like(ctx, model, i, &p);
-        at += (size_t)snprintf(list + at, sizeof list - at, "%s %s %.32s is %.24s against %.24s",
-                               at ? ";" : ":", p.name, c->tensor[i]->name,
-                               dims_text(c->tensor[i], a), dims_text(&p, b));
+        at += (size_t)snprintf(list + at, sizeof list - at,
+                               "%s for %s there is %.32s %.24s, not %.24s", at ? ";" : ":", p.name,
+                               c->tensor[i]->name, dims_text(c->tensor[i], a), dims_text(&p, b));
     }
     return bt_fail(bt_error_of(ctx), BT_ERROR_DATA,
                    "%.120s has %d tensors that do not fit the %d of the model%s", path, c->count,
@@ -153,7 +153,8 @@ static bt_status import(bt_context *ctx, const char *path, const bt_model *model
     bool by_name = match_names(ctx, model, file, &named);
     if (by_name) c = named;
     if (!by_name && !fits_in_order(ctx, model, &c)) {
-        if (found == n) qsort(c.tensor, (size_t)n, sizeof *c.tensor, compare_names);
+        int sorted = found < CANDIDATES_MAX ? found : CANDIDATES_MAX;
+        qsort(c.tensor, (size_t)sorted, sizeof *c.tensor, compare_names);
         if (!fits_in_order(ctx, model, &c)) return fail_import(ctx, path, model, &c);
     }
     for (int i = 0; i < n; i++) BT_TRY(bt_weight_write(ctx, model, i, c.tensor[i]));

@@ -14,7 +14,7 @@
 enum {
     TILE = LANES == 16 ? 8 : 4, // output channels (dx: taps) of a tile
     VECTORS = 3,                // of pixels in a tile (dweight: taps)
-    GROUP_BYTES = 48 << 10,     // images whose products dweight sums before adding up the lanes
+    GROUP_BYTES = 64 << 10,     // images whose products dweight sums before adding up the lanes
 };
 
 typedef struct plan {
@@ -162,25 +162,13 @@ static void pack_weight(float *to, const float *from, size_t width, size_t acros
                 *to++ = i < width ? from[i * across + k * down] : 0;
 }
 
-// Where the vectors first .. of a tile begin in an image.
-VEC_INLINE void locate(const plan *p, const int vectors, size_t first, const float *image,
-                       const float *at[VECTORS][SEGMENTS]) {
-    VEC_UNROLL
-    for (int v = 0; v < vectors; v++) {
-        VEC_UNROLL
-        for (int s = 0; s < SEGMENTS; s++)
-            at[v][s] = image + p->base[(first + (size_t)v) * SEGMENTS + (size_t)s];
-    }
-}
-
 // ---- y -------------------------------------------------------------------------------------
 
 // y [rows <= TILE, pixels]: some vectors of it, from weights [taps][TILE].
 VEC_INLINE void forward_tile(const plan *p, const int vectors, size_t first, const float *image,
                              const float *weight, const float *bias, float *y, int rows) {
     vf sum[TILE][VECTORS];
-    const float *at[VECTORS][SEGMENTS];
-    locate(p, vectors, first, image, at);
+    const int32_t *base = p->base + first * SEGMENTS, *out = p->out + first * SEGMENTS;
     VEC_UNROLL
     for (int r = 0; r < TILE; r++) {
         VEC_UNROLL
@@ -189,7 +177,8 @@ VEC_INLINE void forward_tile(const plan *p, const int vectors, size_t first, con
     for (size_t t = 0; t < p->taps; t++, weight += TILE) {
         vf x[VECTORS];
         VEC_UNROLL
-        for (int v = 0; v < vectors; v++) x[v] = v_load_segments(at[v], p->tap[t]);
+        for (int v = 0; v < vectors; v++)
+            x[v] = v_load_segments(image + p->tap[t], base + v * SEGMENTS);
         VEC_UNROLL
         for (int r = 0; r < TILE; r++) {
             vf w = v_set(weight[r]);
@@ -206,8 +195,7 @@ VEC_INLINE void forward_tile(const plan *p, const int vectors, size_t first, con
             vf result = relu ? v_max((vf){0}, sum[r][v]) : sum[r][v];
             VEC_UNROLL
             for (int s = 0; s < SEGMENTS; s++) {
-                float *to =
-                    y + (size_t)r * p->pixels + p->out[(first + (size_t)v) * SEGMENTS + (size_t)s];
+                float *to = y + (size_t)r * p->pixels + out[v * SEGMENTS + s];
                 if (p->args.ow >= SEGMENT)
                     v_store_segment(to, result, s);
                 else
@@ -248,8 +236,7 @@ void VEC_NAME(bt_cpu_conv2d)(const bt_launch *launch, const bt_cpu_worker *me) {
         for (int r = 0; bias && r < rows; r++) start[r] = bias[first + (size_t)r];
         forward_rows(&p, image, p.weight + first * p.taps, start, to, rows);
         if (p.args.epilogue != BT_MAP_COPY && p.args.epilogue != BT_MAP_RELU)
-            VEC_NAME(bt_cpu_map_row)
-        (p.args.epilogue, (bt_cpu_row){to, NULL, 1, 0, to}, (size_t)rows * p.pixels);
+            v_map_row(p.args.epilogue, (bt_cpu_row){to, NULL, 1, 0, to}, (size_t)rows * p.pixels);
     }
 }
 
@@ -328,54 +315,70 @@ typedef struct group {
     size_t image_step, dy_step, samples;
 } group;
 
-// to [TILE rows of o][VECTORS taps] = or += the products of a group. row: where in dy; tap: where
-// in the image.
-VEC_INLINE void weight_tile(const plan *p, const group *g, const float *const row[TILE],
+// to [rows][VECTORS taps] = the products of a group, for `rows` planes from dy on.
+VEC_INLINE void weight_tile(const plan *p, const group *g, const int rows, const float *dy,
                             const int32_t tap[VECTORS], float to[TILE][VECTORS]) {
+    const size_t pitch = p->vectors * LANES;
     vf sum[TILE][VECTORS];
     VEC_UNROLL
-    for (int r = 0; r < TILE; r++) {
+    for (int r = 0; r < rows; r++) {
         VEC_UNROLL
         for (int t = 0; t < VECTORS; t++) sum[r][t] = (vf){0};
     }
     for (size_t sample = 0; sample < g->samples; sample++) {
-        const float *image = g->image + sample * g->image_step;
-        size_t at_dy = sample * g->dy_step;
-        for (size_t v = 0; v < p->vectors; v++, at_dy += LANES) {
-            const float *at[VECTORS][SEGMENTS];
+        const float *image = g->image + sample * g->image_step, *d = dy + sample * g->dy_step;
+        const float *from[VECTORS] = {image + tap[0], image + tap[1], image + tap[2]};
+        for (const int32_t *base = p->base, *end = base + p->vectors * SEGMENTS; base < end;
+             base += SEGMENTS, d += LANES) {
             vf x[VECTORS];
-            locate(p, 1, v, image, at);
             VEC_UNROLL
-            for (int t = 0; t < VECTORS; t++) x[t] = v_load_segments(at[0], tap[t]);
+            for (int t = 0; t < VECTORS; t++) x[t] = v_keep(v_load_segments(from[t], base));
             VEC_UNROLL
-            for (int r = 0; r < TILE; r++) {
-                vf d = v_load(row[r] + at_dy);
+            for (int r = 0; r < rows; r++) {
+                vf left = v_keep(v_load(d + (size_t)r * pitch));
                 VEC_UNROLL
-                for (int t = 0; t < VECTORS; t++) sum[r][t] = v_fma(d, x[t], sum[r][t]);
+                for (int t = 0; t < VECTORS; t++) sum[r][t] = v_fma(left, x[t], sum[r][t]);
             }
         }
     }
     VEC_UNROLL
-    for (int r = 0; r < TILE; r++) {
+    for (int r = 0; r < rows; r++) {
         VEC_UNROLL
         for (int t = 0; t < VECTORS; t++) to[r][t] = v_sum(sum[r][t]);
     }
 }
 
-// partial [o, taps]: rows first .. first + TILE - 1 of it.
+static void any_weight_tile(const plan *p, const group *g, int rows, const float *dy,
+                            const int32_t tap[VECTORS], float to[TILE][VECTORS]) {
+#define CASE(r) \
+    case r: weight_tile(p, g, r, dy, tap, to); break
+    switch (rows) {
+        CASE(1);
+        CASE(2);
+        CASE(3);
+        CASE(4);
+#if defined(__AVX512F__)
+        CASE(5);
+        CASE(6);
+        CASE(7);
+        CASE(8);
+#endif
+    }
+#undef CASE
+}
+
+// partial [o, taps]: rows first .. first + TILE - 1 of it, as far as there are.
 static void weight_rows(const plan *p, const group *g, size_t first, bool add, float *partial) {
-    size_t o = p->args.o;
-    const float *row[TILE];
-    for (size_t r = 0; r < TILE; r++) // beyond the last: the last again
-        row[r] = g->dy + (first + r < o ? first + r : o - 1) * p->vectors * LANES;
+    int rows = p->args.o - first < TILE ? (int)(p->args.o - first) : TILE;
+    const float *dy = g->dy + first * p->vectors * LANES;
     for (size_t t = 0; t < p->taps; t += VECTORS) {
-        int32_t tap[VECTORS];
+        int32_t tap[VECTORS]; // beyond the last: the last again
         float sum[TILE][VECTORS];
         for (size_t i = 0; i < VECTORS; i++) tap[i] = p->tap[t + i < p->taps ? t + i : p->taps - 1];
-        weight_tile(p, g, row, tap, sum);
-        for (size_t r = 0; r < TILE && first + r < o; r++)
+        any_weight_tile(p, g, rows, dy, tap, sum);
+        for (int r = 0; r < rows; r++)
             for (size_t i = 0; i < VECTORS && t + i < p->taps; i++) {
-                float *to = partial + (first + r) * p->taps + t + i;
+                float *to = partial + (first + (size_t)r) * p->taps + t + i;
                 *to = add ? *to + sum[r][i] : sum[r][i];
             }
     }

@@ -227,6 +227,15 @@ static void prepare_launch(const bt_device *dev, const bt_launch *launch,
     *out = (cpu_launch){.launch = *launch, .fn = kernel->run, .solo = cost_of(launch) < SOLO_COST};
 }
 
+static bt_status allocate_scratch(bt_device_program *program, size_t workers, bt_error *err) {
+    size_t each, total;
+    if (!bt_align_ok(program->scratch_bytes, BT_BINDING_ALIGN, &each) ||
+        !bt_mul_ok(each, workers, &total) || !(program->scratch = aligned(total)))
+        return bt_fail_memory(err, "working memory of the kernels", program->scratch_bytes);
+    program->scratch_bytes = each;
+    return BT_OK;
+}
+
 static bt_status cpu_program_init(bt_device *dev, const bt_launch *launches, int count, bool timed,
                                   bt_error *err, bt_device_program **out) {
     *out = NULL;
@@ -245,15 +254,10 @@ static bt_status cpu_program_init(bt_device *dev, const bt_launch *launches, int
     for (int i = 0; i < count; i++)
         prepare_launch(dev, &launches[i], program, &program->launches[i]);
     place_barriers(program);
-    size_t total, each;
-    if (!bt_align_ok(program->scratch_bytes, BT_BINDING_ALIGN, &each) ||
-        !bt_mul_ok(each, (size_t)bt_pool_workers(dev->pool), &total))
-        total = SIZE_MAX;
-    program->scratch_bytes = each;
-    program->scratch = aligned(total);
-    if (!program->scratch) {
+    bt_status status = allocate_scratch(program, (size_t)bt_pool_workers(dev->pool), err);
+    if (status != BT_OK) {
         cpu_program_done(dev, program);
-        return bt_fail_memory(err, "working memory of the kernels", total);
+        return status;
     }
     *out = program;
     return BT_OK;

@@ -56,7 +56,7 @@ void VEC_NAME(bt_cpu_map)(const bt_launch *launch, const bt_cpu_worker *me) {
         const float *from_b =
             b ? b + row_start(&args, args.b_stride, r) + column * args.b_stride[3] : NULL;
         bt_cpu_row row = {from_a, from_b, (int)args.a_stride[3], (int)args.b_stride[3], y + begin};
-        VEC_NAME(bt_cpu_map_row)(args.op, row, stop - begin);
+        v_map_row(args.op, row, stop - begin);
         begin = stop;
     }
 }

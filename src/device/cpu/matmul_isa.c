@@ -17,6 +17,10 @@ enum {
     SLACK = 4, // packing may write so far past its end
 };
 
+static size_t smaller(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
 // An operand seen as strips: element (i across the strip, p along k) is at i across + p down.
 typedef struct operand {
     const float *data;
@@ -63,35 +67,38 @@ static void pack(float *dst, size_t pitch, operand src, size_t width, size_t dep
     if (src.down == 1 && src.across != 1) {
         pack_transposed(dst, pitch, src, width, depth);
     } else {
-        for (size_t p = 0; p < depth; p++)
-            for (size_t i = 0; i < width; i += LANES) {
-                const float *from = src.data + p * src.down + i;
-                if (width - i >= LANES)
-                    v_store(dst + p * pitch + i, v_load(from));
-                else
-                    v_store_part(dst + p * pitch + i, v_load_part(from, width - i), width - i);
-            }
+        for (size_t p = 0; p < depth; p++) {
+            const float *from = src.data + p * src.down;
+            float *to = dst + p * pitch;
+            size_t i = 0;
+            for (; i + LANES <= width; i += LANES) v_store(to + i, v_load(from + i));
+            for (; i + 4 <= width; i += 4) memcpy(to + i, from + i, 16);
+            for (; i < width; i++) to[i] = from[i];
+        }
     }
     for (size_t p = 0; width < pitch && p < depth; p++)
         memset(dst + p * pitch + width, 0, (pitch - width) * sizeof *dst);
 }
 
-// c [rows, columns] = (or, with add, +=) a [depth, rows] and b [depth, STRIP], both packed.
-VEC_INLINE void tile(const int rows, const int vectors, size_t depth, const float *a,
-                     const float *b, float *c, size_t c_down, size_t columns, bool add) {
+// c [rows, columns] = (or, with add, +=) the product of `depth` columns of a and rows of b.
+VEC_INLINE void tile(const int rows, const int vectors, size_t depth, operand a, operand b,
+                     float *c, size_t c_down, size_t columns, bool add) {
     vf sum[ROWS][2];
     VEC_UNROLL
     for (int r = 0; r < rows; r++) {
         VEC_UNROLL
-        for (int v = 0; v < vectors; v++) sum[r][v] = (vf){0};
+        for (int v = 0; v < vectors; v++) {
+            sum[r][v] = (vf){0};
+            __builtin_prefetch(c + (size_t)r * c_down + v * LANES, 1);
+        }
     }
-    for (size_t p = 0; p < depth; p++, a += rows, b += STRIP) {
+    for (size_t p = 0; p < depth; p++, a.data += a.down, b.data += b.down) {
         vf right[2];
         VEC_UNROLL
-        for (int v = 0; v < vectors; v++) right[v] = v_load(b + v * LANES);
+        for (int v = 0; v < vectors; v++) right[v] = v_load(b.data + v * LANES);
         VEC_UNROLL
         for (int r = 0; r < rows; r++) {
-            vf left = v_set(a[r]);
+            vf left = v_set(a.data[(size_t)r * a.across]);
             VEC_UNROLL
             for (int v = 0; v < vectors; v++) sum[r][v] = v_fma(left, right[v], sum[r][v]);
         }
@@ -109,14 +116,17 @@ VEC_INLINE void tile(const int rows, const int vectors, size_t depth, const floa
 }
 
 // The tile functions are unrolled for each number of rows, so that no row is computed in vain.
-static void any_tile(int rows, size_t depth, const float *a, const float *b, float *c,
-                     size_t c_down, size_t columns, bool add) {
-#define CASE(r)                                               \
-    case r:                                                   \
-        if (columns > LANES)                                  \
-            tile(r, 2, depth, a, b, c, c_down, columns, add); \
-        else                                                  \
-            tile(r, 1, depth, a, b, c, c_down, columns, add); \
+static void any_tile(int rows, size_t depth, operand a, operand b, float *c, size_t c_down,
+                     size_t columns, bool add) {
+    const operand close = {a.data, 1, a.down}; // with the distance known to the compiler
+#define CASE(r)                                                   \
+    case r:                                                       \
+        if (columns > LANES && a.across == 1)                     \
+            tile(r, 2, depth, close, b, c, c_down, columns, add); \
+        else if (columns > LANES)                                 \
+            tile(r, 2, depth, a, b, c, c_down, columns, add);     \
+        else                                                      \
+            tile(r, 1, depth, a, b, c, c_down, columns, add);     \
         break
     switch (rows) {
         CASE(1);
@@ -146,12 +156,12 @@ static void finish(const product *p, size_t row, size_t rows, size_t column, siz
     size_t n = p->args->n;
     for (size_t r = row; r < row + rows; r++) {
         float *y = p->y + r * n + column;
-        if (p->bias) VEC_NAME(bt_cpu_map_row)
-        (BT_MAP_ADD, (bt_cpu_row){y, p->bias + column, 1, 1, y}, columns);
-        if (p->forward) VEC_NAME(bt_cpu_map_row)
-        (p->args->epilogue, (bt_cpu_row){p->forward + r * n + column, y, 1, 1, y}, columns);
+        if (p->bias) v_map_row(BT_MAP_ADD, (bt_cpu_row){y, p->bias + column, 1, 1, y}, columns);
+        if (p->forward)
+            v_map_row(p->args->epilogue, (bt_cpu_row){p->forward + r * n + column, y, 1, 1, y},
+                      columns);
         else if (p->args->epilogue != BT_MAP_COPY)
-            VEC_NAME(bt_cpu_map_row)(p->args->epilogue, (bt_cpu_row){y, NULL, 1, 0, y}, columns);
+            v_map_row(p->args->epilogue, (bt_cpu_row){y, NULL, 1, 0, y}, columns);
     }
 }
 
@@ -160,43 +170,70 @@ static size_t cut(size_t n, size_t pieces, size_t i) {
     return n * i / pieces;
 }
 
-// Rows `row` .. of the result for `columns` columns whose strips of b are packed.
-static void multiply_rows(const product *p, size_t row, size_t rows, size_t column, size_t columns,
-                          size_t k, size_t depth, float *packed_a, const float *packed_b) {
-    size_t n = p->args->n, panels = (rows + ROWS - 1) / ROWS;
-    for (size_t i = 0; i < panels; i++) {
-        size_t from = cut(rows, panels, i), height = cut(rows, panels, i + 1) - from;
-        operand a = p->a;
-        a.data += (row + from) * a.across + k * a.down;
-        pack(packed_a + from * depth, height, a, height, depth);
+// The part of an operand that begins at i across and k down.
+static operand part_of(operand whole, size_t i, size_t k) {
+    whole.data += i * whole.across + k * whole.down;
+    return whole;
+}
+
+// Packing pays when a strip is used again and again, and would not fit the first-level cache as
+// it lies: deep and narrow, or with rows at distances that fall on the same cache lines. The
+// numbers were found by measurement on small and large shapes.
+static bool pack_a_pays(const product *p, size_t columns, size_t depth) {
+    return columns > 8 * STRIP && (p->a.across == 1 ? depth > 128 : p->a.across % 256 == 0);
+}
+static bool pack_b_pays(const product *p, size_t width, size_t depth) {
+    bool deep = p->row_end - p->row > 4 * ROWS && depth > 128;
+    bool far = p->b.down % 256 == 0 || p->b.down > 1024;
+    return p->b.across != 1 || width % LANES != 0 || (deep && far);
+}
+
+// A rectangle of the result for one range of k. b: packed strips, or the rows of b in place.
+typedef struct block {
+    size_t row, rows, column, columns, k, depth;
+    float *packed_a, *packed_b;
+} block;
+
+static void multiply_rows(const product *p, const block *at) {
+    size_t n = p->args->n, depth = at->depth, panels = (at->rows + ROWS - 1) / ROWS;
+    bool packs = pack_a_pays(p, at->columns, depth);
+    for (size_t i = 0; packs && i < panels; i++) {
+        size_t from = cut(at->rows, panels, i), height = cut(at->rows, panels, i + 1) - from;
+        pack(at->packed_a + from * depth, height, part_of(p->a, at->row + from, at->k), height,
+             depth);
     }
-    for (size_t j = 0; j < columns; j += STRIP) {
-        size_t width = columns - j < STRIP ? columns - j : STRIP;
+    for (size_t j = 0; j < at->columns; j += STRIP) {
+        size_t width = smaller(at->columns - j, STRIP);
+        operand b = {at->packed_b + j * depth, 1, STRIP};
+        if (!pack_b_pays(p, width, depth)) b = part_of(p->b, at->column + j, at->k);
         for (size_t i = 0; i < panels; i++) {
-            size_t from = cut(rows, panels, i), height = cut(rows, panels, i + 1) - from;
-            any_tile((int)height, depth, packed_a + from * depth, packed_b + j * depth,
-                     p->y + (row + from) * n + column + j, n, width, k > 0);
+            size_t from = cut(at->rows, panels, i), height = cut(at->rows, panels, i + 1) - from;
+            operand a = {at->packed_a + from * depth, 1, height};
+            if (!packs) a = part_of(p->a, at->row + from, at->k);
+            any_tile((int)height, depth, a, b, p->y + (at->row + from) * n + at->column + j, n,
+                     width, at->k > 0);
         }
     }
-    if (k + depth == p->args->k) finish(p, row, rows, column, columns);
+    if (at->k + depth == p->args->k) finish(p, at->row, at->rows, at->column, at->columns);
 }
 
 static void multiply(const product *p, float *packed_a, float *packed_b) {
     size_t k_all = p->args->k, cuts = (k_all + DEPTH - 1) / DEPTH;
-    for (size_t column = p->column; column < p->column_end; column += BLOCK_COLUMNS) {
-        size_t columns = p->column_end - column;
-        if (columns > BLOCK_COLUMNS) columns = BLOCK_COLUMNS;
+    block at = {.packed_a = packed_a, .packed_b = packed_b};
+    for (at.column = p->column; at.column < p->column_end; at.column += BLOCK_COLUMNS) {
+        at.columns = smaller(p->column_end - at.column, BLOCK_COLUMNS);
         for (size_t part = 0; part < cuts; part++) {
-            size_t k = cut(k_all, cuts, part), depth = cut(k_all, cuts, part + 1) - k;
-            for (size_t j = 0; j < columns; j += STRIP) {
-                operand b = p->b;
-                b.data += (column + j) * b.across + k * b.down;
-                pack(packed_b + j * depth, STRIP, b, columns - j < STRIP ? columns - j : STRIP,
-                     depth);
+            at.k = cut(k_all, cuts, part);
+            at.depth = cut(k_all, cuts, part + 1) - at.k;
+            for (size_t j = 0; j < at.columns; j += STRIP) {
+                size_t width = smaller(at.columns - j, STRIP);
+                if (pack_b_pays(p, width, at.depth))
+                    pack(packed_b + j * at.depth, STRIP, part_of(p->b, at.column + j, at.k), width,
+                         at.depth);
             }
-            for (size_t row = p->row; row < p->row_end; row += BLOCK_ROWS) {
-                size_t rows = p->row_end - row < BLOCK_ROWS ? p->row_end - row : BLOCK_ROWS;
-                multiply_rows(p, row, rows, column, columns, k, depth, packed_a, packed_b);
+            for (at.row = p->row; at.row < p->row_end; at.row += BLOCK_ROWS) {
+                at.rows = smaller(p->row_end - at.row, BLOCK_ROWS);
+                multiply_rows(p, &at);
             }
         }
     }
@@ -208,10 +245,6 @@ static void multiply_nothing(const product *p) {
         memset(p->y + r * p->args->n + p->column, 0, (p->column_end - p->column) * sizeof *p->y);
     if (p->row < p->row_end)
         finish(p, p->row, p->row_end - p->row, p->column, p->column_end - p->column);
-}
-
-static size_t smaller(size_t a, size_t b) {
-    return a < b ? a : b;
 }
 
 static size_t packed_a_floats(const bt_matmul_args *args) {

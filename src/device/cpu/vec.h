@@ -47,6 +47,14 @@ VEC_INLINE void v_store(float *p, vf v) {
     memcpy(p, &v, sizeof v);
 }
 
+// Keeps a loaded vector in a register where the compiler would load it anew for each use.
+VEC_INLINE vf v_keep(vf v) {
+#if defined(__AVX2__)
+    __asm__("" : "+v"(v));
+#endif
+    return v;
+}
+
 #if defined(__AVX512F__)
 
 VEC_INLINE vf v_set(float x) {
@@ -163,6 +171,14 @@ VEC_INLINE vf v_sign_of(vf magnitude, vf sign) { // magnitude >= 0
     return (vf)((vi)magnitude | ((vi)sign & (int32_t)0x80000000));
 }
 
+// All ones in the first n lanes.
+VEC_INLINE vi v_below(size_t n) {
+    static const int32_t index[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    vi lane;
+    memcpy(&lane, index, sizeof lane);
+    return lane < (int32_t)n;
+}
+
 // Segments: a vector of 16 lanes may be made of two runs of 8, which suits the short rows of
 // images; shorter vectors are one run.
 enum { SEGMENT = LANES == 16 ? 8 : LANES, SEGMENTS = LANES / SEGMENT };
@@ -180,10 +196,10 @@ VEC_INLINE v4 v_quarter(vf v) {
     v8 h = v_low(v) + v_high(v);
     return __builtin_shufflevector(h, h, 0, 1, 2, 3) + __builtin_shufflevector(h, h, 4, 5, 6, 7);
 }
-VEC_INLINE vf v_load_segments(const float *const p[SEGMENTS], ptrdiff_t offset) {
+VEC_INLINE vf v_load_segments(const float *p, const int32_t offset[SEGMENTS]) {
     v8 low, high;
-    memcpy(&low, p[0] + offset, sizeof low);
-    memcpy(&high, p[1] + offset, sizeof high);
+    memcpy(&low, p + offset[0], sizeof low);
+    memcpy(&high, p + offset[1], sizeof high);
     return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 }
 VEC_INLINE void v_store_segment(float *p, vf v, int segment) {
@@ -206,8 +222,8 @@ VEC_INLINE v4 v_quarter(vf v) {
     return v;
 }
 #endif
-VEC_INLINE vf v_load_segments(const float *const p[SEGMENTS], ptrdiff_t offset) {
-    return v_load(p[0] + offset);
+VEC_INLINE vf v_load_segments(const float *p, const int32_t offset[SEGMENTS]) {
+    return v_load(p + offset[0]);
 }
 VEC_INLINE void v_store_segment(float *p, vf v, int segment) {
     (void)segment;

@@ -13,6 +13,10 @@ typedef struct bt_cpu_row {
 } bt_cpu_row;
 void VEC_NAME(bt_cpu_map_row)(uint32_t op, bt_cpu_row row, size_t n);
 
+VEC_INLINE void v_map_row(uint32_t op, bt_cpu_row row, size_t n) {
+    VEC_NAME(bt_cpu_map_row)(op, row, n);
+}
+
 // Horner's rule, highest power first.
 VEC_INLINE vf v_poly(vf x, const float *coefficient, int count) {
     vf sum = v_set(coefficient[0]);
