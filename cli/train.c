@@ -25,6 +25,7 @@ typedef struct training {
     bool started;    // the first step may come: from now on files of the run are written
     int failure;     // exit code of a failure that was printed
     int write_error; // errno of a file of the run that could not be written
+    bool warned;     // of a save that failed and is tried again
 } training;
 
 // ---- Signals -----------------------------------------------------------------------------------
@@ -218,6 +219,11 @@ static bt_answer on_progress(void *user, const bt_progress *now) {
     training *t = user;
     if (now->event == BT_EVENT_START) t->failure = start(t);
     if (t->failure) return BT_STOP;
+    if (now->warning && !t->warned) {
+        progress_clear(&t->progress);
+        note(t->s, "warning: %s; training goes on and tries again", now->warning);
+    }
+    t->warned = now->warning != NULL;
     progress_show(&t->progress, now);
     if (!t->write_error) t->write_error = rundir_progress(&t->dir, now, opt_int(t->s, "batch"));
     if (stop_signal || t->write_error) return BT_STOP;
@@ -347,6 +353,20 @@ static int train_body(bt_context *ctx, void *user) {
     return run(t);
 }
 
+// Defaults that depend on each other (docs/defaults.md): Adam's steps do not scale with the
+// gradient, so its useful rates are smaller; and weight decay belongs to the default recipe, while
+// who names an optimizer or a schedule starts from what other frameworks have.
+static int default_by_choice(settings *s) {
+    bool adamw = opt_is(s, "opt", "adamw"), adam = adamw || opt_is(s, "opt", "adam");
+    bool chosen = opt(s, "opt")->from != FROM_DEFAULT || opt(s, "sched")->from != FROM_DEFAULT;
+    int code = 0;
+    if (adam && opt(s, "lr")->from == FROM_DEFAULT)
+        code = settings_set(s, "lr", "0.003", FROM_DEFAULT);
+    if (!code && chosen && opt(s, "wd")->from == FROM_DEFAULT)
+        code = settings_set(s, "wd", adamw ? "0.01" : "0", FROM_DEFAULT);
+    return code;
+}
+
 static int check(training *t) {
     settings *s = t->s;
     if (!opt_text(s, "resume") && s->arg_count == 0)
@@ -358,6 +378,7 @@ static int check(training *t) {
     int code = resume ? find_checkpoint(resume, t->checkpoint) : 0;
     // In a context of its own, because the checkpoint may name the device.
     if (!code && resume) code = with_context("cpu", 1, merge_checkpoint, t);
+    if (!code) code = default_by_choice(s);
     return code ? code : choose_data(s, 1);
 }
 

@@ -14,7 +14,7 @@
 enum {
     TILE = LANES == 16 ? 8 : 4, // output channels (dx: taps) of a tile
     VECTORS = 3,                // of pixels in a tile (dweight: taps)
-    GROUP_BYTES = 64 << 10,     // images whose products dweight sums before adding up the lanes
+    GROUP_BYTES = 80 << 10,     // images whose products dweight sums before adding up the lanes
 };
 
 typedef struct plan {
@@ -78,15 +78,18 @@ size_t VEC_NAME(bt_cpu_conv_scratch)(const bt_launch *launch) {
     return make_plan(launch, NULL).bytes;
 }
 
-// Fills the tables of offsets. Taps are in the order of the weights.
-static void fill_tables(plan *p) {
+// Fills the tables of offsets. Taps are in the order of the weights, or, for dx, those of all
+// channels together: one tile's then fall on different planes, and no addition waits for another.
+static void fill_tables(plan *p, bool channels_together) {
     const bt_conv_args *a = &p->args;
-    size_t s = a->stride, t = 0;
+    size_t s = a->stride, window = (size_t)a->kh * a->kw;
     for (size_t c = 0; c < a->c; c++)
         for (size_t ky = 0; ky < a->kh; ky++)
             for (size_t kx = 0; kx < a->kw; kx++) {
                 size_t plane = (c * s + ky % s) * s + kx % s;
-                p->tap[t++] = (int32_t)((plane * p->plane_h + ky / s) * p->plane_w + kx / s);
+                size_t at = ky * a->kw + kx;
+                size_t t = channels_together ? at * a->c + c : c * window + at;
+                p->tap[t] = (int32_t)((plane * p->plane_h + ky / s) * p->plane_w + kx / s);
             }
     size_t segments = a->oh * p->row;
     for (size_t i = 0; i < p->vectors * SEGMENTS; i++) {
@@ -153,13 +156,22 @@ static void pack_dy(const plan *p, const float *dy, size_t planes, float *to) {
         }
 }
 
-// to [tiles][depth][TILE]: element (k, i) of [depth, width], with zeros beyond the width.
-static void pack_weight(float *to, const float *from, size_t width, size_t across, size_t depth,
-                        size_t down) {
-    for (size_t tile = 0; tile < width; tile += TILE)
-        for (size_t k = 0; k < depth; k++)
-            for (size_t i = tile; i < tile + TILE; i++)
-                *to++ = i < width ? from[i * across + k * down] : 0;
+// to [tiles of o][taps][TILE], with zeros beyond the last o.
+static void pack_forward(const plan *p, const float *weight, float *to) {
+    for (size_t tile = 0; tile < p->args.o; tile += TILE)
+        for (size_t t = 0; t < p->taps; t++)
+            for (size_t o = tile; o < tile + TILE; o++)
+                *to++ = o < p->args.o ? weight[o * p->taps + t] : 0;
+}
+
+// to [tiles of taps][o][TILE], taps in the order of dx.
+static void pack_scatter(const plan *p, const float *weight, float *to) {
+    size_t channels = p->args.c, window = (size_t)p->args.kh * p->args.kw;
+    for (size_t tile = 0; tile < p->taps; tile += TILE)
+        for (size_t o = 0; o < p->args.o; o++)
+            for (size_t t = tile; t < tile + TILE; t++)
+                *to++ =
+                    t < p->taps ? weight[o * p->taps + t % channels * window + t / channels] : 0;
 }
 
 // ---- y -------------------------------------------------------------------------------------
@@ -206,8 +218,8 @@ VEC_INLINE void forward_tile(const plan *p, const int vectors, size_t first, con
     }
 }
 
-static void forward_rows(const plan *p, const float *image, const float *weight, const float *bias,
-                         float *y, int rows) {
+static VEC_ALONE void forward_rows(const plan *p, const float *image, const float *weight,
+                                   const float *bias, float *y, int rows) {
     size_t v = 0;
     for (; v + 3 <= p->vectors; v += 3) forward_tile(p, 3, v, image, weight, bias, y, rows);
     if (p->vectors - v == 2) forward_tile(p, 2, v, image, weight, bias, y, rows);
@@ -224,8 +236,8 @@ void VEC_NAME(bt_cpu_conv2d)(const bt_launch *launch, const bt_cpu_worker *me) {
     size_t begin, end, laid_out = SIZE_MAX;
     bt_cpu_share(me, p.args.n * tiles, 1, &begin, &end);
     if (begin == end || p.pixels == 0) return;
-    fill_tables(&p);
-    pack_weight(p.weight, weight, o, p.taps, p.taps, 1);
+    fill_tables(&p, false);
+    pack_forward(&p, weight, p.weight);
     for (size_t item = begin; item < end; item++) {
         size_t sample = item / tiles, first = item % tiles * TILE;
         int rows = o - first < TILE ? (int)(o - first) : TILE;
@@ -276,7 +288,7 @@ VEC_INLINE void scatter_tile(const plan *p, const int vectors, size_t first, con
     }
 }
 
-static void scatter(const plan *p, const float *dy, float *image) {
+static VEC_ALONE void scatter(const plan *p, const float *dy, float *image) {
     for (size_t t = 0; t < p->taps; t += TILE) {
         int rows = p->taps - t < TILE ? (int)(p->taps - t) : TILE;
         const float *weight = p->weight + t * p->args.o;
@@ -295,8 +307,8 @@ void VEC_NAME(bt_cpu_conv2d_grad_input)(const bt_launch *launch, const bt_cpu_wo
     size_t o = p.args.o, size = (size_t)p.args.c * p.args.h * p.args.w, begin, end;
     bt_cpu_share(me, p.args.n, 1, &begin, &end);
     if (begin == end || size == 0) return;
-    fill_tables(&p);
-    pack_weight(p.weight, weight, p.taps, 1, o, p.taps);
+    fill_tables(&p, true);
+    pack_scatter(&p, weight, p.weight);
     for (size_t sample = begin; sample < end; sample++) {
         const float *from = dy + sample * o * p.pixels;
         float *image = p.direct ? dx + sample * size : p.x;
@@ -348,8 +360,8 @@ VEC_INLINE void weight_tile(const plan *p, const group *g, const int rows, const
     }
 }
 
-static void any_weight_tile(const plan *p, const group *g, int rows, const float *dy,
-                            const int32_t tap[VECTORS], float to[TILE][VECTORS]) {
+static VEC_ALONE void any_weight_tile(const plan *p, const group *g, int rows, const float *dy,
+                                      const int32_t tap[VECTORS], float to[TILE][VECTORS]) {
 #define CASE(r) \
     case r: weight_tile(p, g, r, dy, tap, to); break
     switch (rows) {
@@ -417,7 +429,7 @@ void VEC_NAME(bt_cpu_conv2d_grad_weight)(const bt_launch *launch, const bt_cpu_w
     size_t chunks = ((size_t)p.args.n + BT_CONV_CHUNK - 1) / BT_CONV_CHUNK;
     bt_cpu_share(me, chunks * tiles, 1, &begin, &end);
     if (begin == end || p.taps == 0) return;
-    fill_tables(&p);
+    fill_tables(&p, false);
     while (begin < end) {
         size_t chunk = begin / tiles, tile = begin % tiles;
         size_t stop = end - begin < tiles - tile ? tile + end - begin : tiles;

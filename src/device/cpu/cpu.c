@@ -11,7 +11,7 @@
 #include "device/cpu/worker.h"
 
 // Launches below this cost (see cost_of) are not worth sharing: a barrier takes longer.
-enum { SOLO_COST = 4096 };
+enum { SOLO_COST = 4096, SOLO_COST_PLAIN = 512 /* of plain loops */ };
 
 struct bt_device {
     bt_pool *pool;
@@ -219,12 +219,16 @@ static void cpu_program_done(bt_device *dev, bt_device_program *program) {
 
 static void prepare_launch(const bt_device *dev, const bt_launch *launch,
                            bt_device_program *program, cpu_launch *out) {
-    const bt_cpu_kernel *table = launch->dtype == BT_F64 ? bt_cpu_reference_f64 : dev->fast;
-    const bt_cpu_kernel *kernel = &table[launch->kernel];
-    if (!kernel->run) kernel = &bt_cpu_reference_f32[launch->kernel];
+    const bt_cpu_kernel *kernel = &dev->fast[launch->kernel];
+    bool plain = launch->dtype == BT_F64 || !kernel->run;
+    if (launch->dtype == BT_F64)
+        kernel = &bt_cpu_reference_f64[launch->kernel];
+    else if (plain)
+        kernel = &bt_cpu_reference_f32[launch->kernel];
     size_t scratch = kernel->scratch ? kernel->scratch(launch) : 0;
     if (scratch > program->scratch_bytes) program->scratch_bytes = scratch;
-    *out = (cpu_launch){.launch = *launch, .fn = kernel->run, .solo = cost_of(launch) < SOLO_COST};
+    bool solo = cost_of(launch) < (plain ? SOLO_COST_PLAIN : SOLO_COST);
+    *out = (cpu_launch){.launch = *launch, .fn = kernel->run, .solo = solo};
 }
 
 static bt_status allocate_scratch(bt_device_program *program, size_t workers, bt_error *err) {

@@ -116,8 +116,8 @@ VEC_INLINE void tile(const int rows, const int vectors, size_t depth, operand a,
 }
 
 // The tile functions are unrolled for each number of rows, so that no row is computed in vain.
-static void any_tile(int rows, size_t depth, operand a, operand b, float *c, size_t c_down,
-                     size_t columns, bool add) {
+static VEC_ALONE void any_tile(int rows, size_t depth, operand a, operand b, float *c,
+                               size_t c_down, size_t columns, bool add) {
     const operand close = {a.data, 1, a.down}; // with the distance known to the compiler
 #define CASE(r)                                                   \
     case r:                                                       \

@@ -54,7 +54,7 @@ VEC_INLINE place find_place(const bt_pool_args *a, size_t quad) {
     return at;
 }
 
-// The 8 pixels of each quad, from `offset` past its corner: first halves of two quads to low ...
+// The 8 pixels of each quad, `offset` past its corner: those of even and of odd columns; and back.
 VEC_INLINE void load_pixels(const float *x, const place *at, size_t offset, vf *even, vf *odd) {
     float pixels[2 * LANES];
     VEC_UNROLL

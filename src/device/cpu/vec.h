@@ -25,6 +25,8 @@
 #define VEC_UNROLL _Pragma("GCC unroll 32")
 #endif
 #define VEC_INLINE static inline __attribute__((always_inline))
+// A function of its own, so that its innermost loop has all registers.
+#define VEC_ALONE __attribute__((noinline))
 
 #if defined(__AVX512F__)
 enum { LANES = 16 };
