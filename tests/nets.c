@@ -4,7 +4,8 @@
 
 bt_dataset *digits(bt_context *ctx, int limit, bool test) {
     bt_dataset *set = NULL;
-    ok(ctx, bt_dataset_open(ctx, &(bt_dataset_desc){.name = "digits", .limit = limit, .test = test}, &set));
+    ok(ctx, bt_dataset_open(ctx, &(bt_dataset_desc){.name = "digits", .limit = limit, .test = test},
+                            &set));
     return set;
 }
 
@@ -15,12 +16,18 @@ trained net_make(bt_context *ctx, const net_desc *desc) {
     bt_dataset_info info;
     bt_dataset_describe(net.set, &info);
     net.epoch_steps = (uint32_t)((info.count + batch - 1) / batch);
-    bt_model_desc model = {.spec = desc->spec, .channels = info.channels, .height = info.height,
-                           .width = info.width, .classes = info.classes, .seed = desc->seed,
+    bt_model_desc model = {.spec = desc->spec,
+                           .channels = info.channels,
+                           .height = info.height,
+                           .width = info.width,
+                           .classes = info.classes,
+                           .seed = desc->seed,
                            .dtype = desc->dtype};
     ok(ctx, bt_model_make(ctx, &model, &net.model));
-    net.batch = bt_dataset_batch(ctx, &(bt_batch_desc){.set = net.set, .batch = batch,
-                                                       .dtype = desc->dtype, .seed = desc->seed,
+    net.batch = bt_dataset_batch(ctx, &(bt_batch_desc){.set = net.set,
+                                                       .batch = batch,
+                                                       .dtype = desc->dtype,
+                                                       .seed = desc->seed,
                                                        .shuffle = !desc->file_order});
     net.logits = bt_model_forward(ctx, net.model, net.batch.images);
     net.loss = bt_cross_entropy(ctx, net.logits, net.batch.labels);
@@ -30,30 +37,43 @@ trained net_make(bt_context *ctx, const net_desc *desc) {
     bt_tensor parameters[32];
     check(count <= 32, "%d parameters", count);
     for (int i = 0; i < count; i++) parameters[i] = bt_model_parameter(net.model, i);
-    bt_program_desc program = {.outputs = &net.logits, .output_count = 1, .loss = net.loss,
-                               .parameters = parameters, .parameter_count = count,
-                               .optimizer = desc->optimizer, .hyper = &hyper, .hyper_count = 1,
-                               .logits = net.logits, .labels = net.batch.labels, .log_steps = 1000,
-                               .prediction_count = info.count, .profile = desc->profile};
+    bt_program_desc program = {.outputs = &net.logits,
+                               .output_count = 1,
+                               .loss = net.loss,
+                               .parameters = parameters,
+                               .parameter_count = count,
+                               .optimizer = desc->optimizer,
+                               .hyper = &hyper,
+                               .hyper_count = 1,
+                               .logits = net.logits,
+                               .labels = net.batch.labels,
+                               .log_steps = 1000,
+                               .prediction_count = info.count,
+                               .profile = desc->profile};
     ok(ctx, bt_program_make(ctx, &program, &net.program));
     return net;
 }
 
 void *net_state(trained *net, size_t *bytes) {
-    int count = bt_model_parameter_count(net->model), moments = bt_program_moment_count(net->program);
+    int count = bt_model_parameter_count(net->model),
+        moments = bt_program_moment_count(net->program);
     size_t total = 0;
     for (int i = 0; i < count; i++) {
         bt_tensor t = bt_model_parameter(net->model, i);
-        total += bt_shape_count(bt_tensor_shape(net->ctx, t)) * bt_dtype_size(bt_tensor_dtype(net->ctx, t));
+        total += bt_shape_count(bt_tensor_shape(net->ctx, t)) *
+                 bt_dtype_size(bt_tensor_dtype(net->ctx, t));
     }
     *bytes = total * (size_t)(1 + moments);
     uint8_t *state = allocate(*bytes), *to = state;
     for (int m = -1; m < moments; m++) {
         for (int i = 0; i < count; i++) {
             bt_tensor t = bt_model_parameter(net->model, i);
-            size_t size = bt_shape_count(bt_tensor_shape(net->ctx, t)) * bt_dtype_size(bt_tensor_dtype(net->ctx, t));
-            if (m < 0) ok(net->ctx, bt_read(net->ctx, t, to, size));
-            else ok(net->ctx, bt_program_moment_read(net->ctx, net->program, i, m, to, size));
+            size_t size = bt_shape_count(bt_tensor_shape(net->ctx, t)) *
+                          bt_dtype_size(bt_tensor_dtype(net->ctx, t));
+            if (m < 0)
+                ok(net->ctx, bt_read(net->ctx, t, to, size));
+            else
+                ok(net->ctx, bt_program_moment_read(net->ctx, net->program, i, m, to, size));
             to += size;
         }
     }

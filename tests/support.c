@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 // A failure's sentence goes to stderr; the results on stdout must not stay behind it.
-__attribute__((constructor)) static void line_buffered(void) { setvbuf(stdout, NULL, _IOLBF, 0); }
+__attribute__((constructor)) static void line_buffered(void) {
+    setvbuf(stdout, NULL, _IOLBF, 0);
+}
 
 void test_fail(const char *file, int line, const char *format, ...) {
     va_list args;

@@ -15,9 +15,9 @@
 #include "bantam.h"
 
 // Fails the test with a sentence.
-#define check(condition, ...)                                                                      \
-    do {                                                                                           \
-        if (!(condition)) test_fail(__FILE__, __LINE__, __VA_ARGS__);                              \
+#define check(condition, ...)                                         \
+    do {                                                              \
+        if (!(condition)) test_fail(__FILE__, __LINE__, __VA_ARGS__); \
     } while (0)
 void test_fail(const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -27,7 +27,8 @@ void test_fail(const char *file, int line, const char *format, ...)
 void test_ok(bt_context *ctx, bt_status status, const char *call, const char *file, int line);
 
 // The call must return `want`, with a sentence that contains `part` (NULL: any); forgets it.
-#define refused(ctx, want, part, call) test_refused(ctx, want, part, (call), #call, __FILE__, __LINE__)
+#define refused(ctx, want, part, call) \
+    test_refused(ctx, want, part, (call), #call, __FILE__, __LINE__)
 void test_refused(bt_context *ctx, bt_status want, const char *part, bt_status status,
                   const char *call, const char *file, int line);
 

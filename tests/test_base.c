@@ -23,7 +23,8 @@ static void test_checked(void **state) {
 static void test_first_error_is_kept(void **state) {
     (void)state;
     bt_error err = {0};
-    check(bt_fail(&err, BT_ERROR_DATA, "first %d", 1) == BT_ERROR_DATA, "bt_fail changes the status");
+    check(bt_fail(&err, BT_ERROR_DATA, "first %d", 1) == BT_ERROR_DATA,
+          "bt_fail changes the status");
     check(bt_fail(&err, BT_ERROR_USAGE, "second") == BT_ERROR_DATA, "the second failure wins");
     check(!strcmp(err.text, "first 1"), "the sentence is \"%s\"", err.text);
     bt_error_clear(&err);
@@ -37,7 +38,8 @@ static void philox(const uint32_t in[4], uint32_t k0, uint32_t k1, uint32_t c[4]
     memcpy(c, in, 16);
     for (int round = 0; round < 10; round++) {
         uint64_t p0 = 0xD2511F53ull * c[0], p1 = 0xCD9E8D57ull * c[2];
-        uint32_t next[4] = {(uint32_t)(p1 >> 32) ^ c[1] ^ k0, (uint32_t)p1, (uint32_t)(p0 >> 32) ^ c[3] ^ k1, (uint32_t)p0};
+        uint32_t next[4] = {(uint32_t)(p1 >> 32) ^ c[1] ^ k0, (uint32_t)p1,
+                            (uint32_t)(p0 >> 32) ^ c[3] ^ k1, (uint32_t)p0};
         memcpy(c, next, 16);
         k0 += 0x9E3779B9;
         k1 += 0xBB67AE85;
@@ -51,7 +53,8 @@ static void test_philox(void **state) {
     } vectors[] = {
         {{0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
         {{~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
-        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0},
+        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+         {0xa4093822, 0x299f31d0},
          {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
     };
     uint32_t got[4];
@@ -63,7 +66,8 @@ static void test_philox(void **state) {
     for (uint32_t i = 0; i < 1000; i++) {
         uint32_t c[4] = {i * 77777, i * 333, i % 7, 0};
         philox(c, i * 12345, ~i, got);
-        bt_random4 r = bt_philox((uint64_t)~i << 32 | i * 12345u, c[2], (uint64_t)c[1] << 32 | c[0]);
+        bt_random4 r =
+            bt_philox((uint64_t)~i << 32 | i * 12345u, c[2], (uint64_t)c[1] << 32 | c[0]);
         check(!memcmp(r.v, got, 16), "bt_philox differs at %u", i);
     }
 }
@@ -78,7 +82,8 @@ static void test_uniform(void **state) {
 
 static void test_permutation(void **state) {
     (void)state;
-    static const uint32_t sizes[] = {1, 2, 3, 4, 5, 7, 15, 16, 17, 63, 64, 65, 255, 256, 257, 1000, 4097, 60000};
+    static const uint32_t sizes[] = {1,  2,  3,  4,   5,   7,   15,   16,   17,
+                                     63, 64, 65, 255, 256, 257, 1000, 4097, 60000};
     uint8_t *seen = allocate(60000);
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
         for (uint32_t key = 0; key < 3; key++) {
@@ -108,7 +113,8 @@ static void test_share(void **state) {
                 for (int w = 0; w < workers; w++) {
                     bt_share(counts[c], block, w, workers, &begin, &end);
                     // An empty share may lie past the end.
-                    check(begin >= end || begin == next, "worker %d begins at %zu, not %zu", w, begin, next);
+                    check(begin >= end || begin == next, "worker %d begins at %zu, not %zu", w,
+                          begin, next);
                     check(begin % block == 0, "worker %d begins inside a block", w);
                     if (begin < end) next = end;
                 }
@@ -144,7 +150,8 @@ static void test_pool(void **state) {
         bt_error err = {0};
         rounds r = {0};
         check(bt_pool_open(workers, &err, &r.pool) == BT_OK, "%s", err.text);
-        check(bt_pool_workers(r.pool) == workers, "the pool has %d workers", bt_pool_workers(r.pool));
+        check(bt_pool_workers(r.pool) == workers, "the pool has %d workers",
+              bt_pool_workers(r.pool));
         for (int i = 0; i < 20; i++) bt_pool_run(r.pool, work, &r);
         check(atomic_load(&r.entered) == 20 * workers, "%d calls", atomic_load(&r.entered));
         check(!r.wrong && r.slot[workers - 1] == 1000, "the barrier let somebody through");

@@ -3,6 +3,7 @@
 #include "data/safetensors.h"
 #include "support.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <jansson.h>
 #include <png.h>
@@ -13,7 +14,7 @@
 #include <unistd.h>
 
 typedef struct ran {
-    int code;       // exit code; 128 + n: killed by signal n
+    int code;        // exit code; 128 + n: killed by signal n
     char *out, *err; // to be freed with done()
 } ran;
 
@@ -68,7 +69,9 @@ static ran run_words(const how *h, const char *words) {
     const char *build = getenv("BUILD");
     snprintf(binary, sizeof binary, "%s/bantam", build ? build : "build");
     int count = 1, ends[2];
-    for (char *word = strtok_r(text, " ", &save); word && count < 63; word = strtok_r(NULL, " ", &save)) argv[count++] = word;
+    for (char *word = strtok_r(text, " ", &save); word && count < 63;
+         word = strtok_r(NULL, " ", &save))
+        argv[count++] = word;
     check(!pipe(ends), "no pipe");
     scratch();
     fflush(NULL);
@@ -96,7 +99,8 @@ static ran cli(const how *h, const char *format) {
     char words[4096] = "";
     for (const char *at = format; *at; at++) {
         size_t n = strlen(words);
-        snprintf(words + n, sizeof words - n, "%.*s", *at == '@' ? (int)strlen(scratch()) : 1, *at == '@' ? scratch() : at);
+        snprintf(words + n, sizeof words - n, "%.*s", *at == '@' ? (int)strlen(scratch()) : 1,
+                 *at == '@' ? scratch() : at);
     }
     return run_words(h, words);
 }
@@ -116,8 +120,10 @@ static void wrong(const how *h, int code, const char *part, const char *words) {
     ran r = cli(h, words);
     check(r.code == code, "bantam %s: exit %d and not %d: %s", words, r.code, code, r.err);
     const char *last = strstr(r.err, "bantam: ");
-    check(last && strchr(last, '\n') == last + strlen(last) - 1, "bantam %s: not one line: %s", words, r.err);
-    check(strlen(last) > 25 && strstr(last, part), "bantam %s: does not say \"%s\": %s", words, part, last);
+    check(last && strchr(last, '\n') == last + strlen(last) - 1, "bantam %s: not one line: %s",
+          words, r.err);
+    check(strlen(last) > 25 && strstr(last, part), "bantam %s: does not say \"%s\": %s", words,
+          part, last);
     check(!strstr(r.out, "test_acc"), "bantam %s: prints a result", words);
     done(&r);
 }
@@ -139,7 +145,8 @@ static json_t *parse(const char *text) {
 
 static void check_svg(const char *path) {
     char *svg = text_of(path);
-    check(strstr(svg, "<svg") && strstr(svg, "</svg>") && !strstr(svg, "nan"), "%s is no chart", path);
+    check(strstr(svg, "<svg") && strstr(svg, "</svg>") && !strstr(svg, "nan"), "%s is no chart",
+          path);
     free(svg);
 }
 
@@ -152,15 +159,20 @@ static int lines(const char *text) {
 }
 
 static void check_run_folder(int epochs) {
-    char *csv = text_of(in_scratch("run/metrics_train.csv")), *ops = text_of(in_scratch("run/op_timings.csv"));
-    check(!strncmp(csv, "epoch,step,time_s,train_loss,train_acc,val_loss,val_acc,lr,images_per_s\n", 72), "metrics_train.csv begins %.80s", csv);
+    char *csv = text_of(in_scratch("run/metrics_train.csv")),
+         *ops = text_of(in_scratch("run/op_timings.csv"));
+    check(!strncmp(csv, "epoch,step,time_s,train_loss,train_acc,val_loss,val_acc,lr,images_per_s\n",
+                   72),
+          "metrics_train.csv begins %.80s", csv);
     check(lines(csv) == 1 + epochs, "%d lines for %d epochs", lines(csv), epochs);
-    check(!strncmp(ops, "operator,kernel,calls,total_ms,mean_us,percent,gflops,gbytes_s\n", 63), "op_timings.csv begins %.80s", ops);
+    check(!strncmp(ops, "operator,kernel,calls,total_ms,mean_us,percent,gflops,gbytes_s\n", 63),
+          "op_timings.csv begins %.80s", ops);
     double percent = 0;
     char *save = NULL;
     for (char *line = strtok_r(ops, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
         const char *at = line;
-        for (int comma = 0; comma < 5 && at; comma++) at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL;
+        for (int comma = 0; comma < 5 && at; comma++)
+            at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL;
         if (at) percent += strtod(at, NULL);
     }
     check(percent > 99.9 && percent < 100.1, "the percentages sum to %g", percent);
@@ -176,10 +188,15 @@ static void test_train_eval_predict(void **state) {
     (void)state;
     char *out = fine(SMALL "--epochs 3 --seed 7 --out @/run --json --profile --quiet");
     json_t *o = parse(out);
-    static const char *keys[] = {"test_acc", "test_loss", "epochs", "steps", "train_s", "images_per_s", "params"};
+    static const char *keys[] = {"test_acc", "test_loss",    "epochs", "steps",
+                                 "train_s",  "images_per_s", "params"};
     for (int i = 0; i < 7; i++) number(o, keys[i]);
-    check(number(o, "epochs") == 3 && number(o, "params") == 784 * 16 + 16 + 170 && number(o, "steps") == 3 * 9, "%s", out);
-    check(json_is_string(json_object_get(o, "device")) && json_is_string(json_object_get(o, "run_dir")), "%s", out);
+    check(number(o, "epochs") == 3 && number(o, "params") == 784 * 16 + 16 + 170 &&
+              number(o, "steps") == 3 * 9,
+          "%s", out);
+    check(json_is_string(json_object_get(o, "device")) &&
+              json_is_string(json_object_get(o, "run_dir")),
+          "%s", out);
     check_run_folder(3);
     double accuracy = number(o, "test_acc");
     free(out);
@@ -187,23 +204,30 @@ static void test_train_eval_predict(void **state) {
 
     out = fine("eval @/run/checkpoints/last.safetensors digits --json");
     o = parse(out);
-    check(number(o, "test_acc") == accuracy, "eval finds %g, train found %g", number(o, "test_acc"), accuracy);
+    check(number(o, "test_acc") == accuracy, "eval finds %g, train found %g", number(o, "test_acc"),
+          accuracy);
     free(out);
     json_decref(o);
     out = fine("eval @/run/checkpoints/last.safetensors digits --limit 200");
-    check(strstr(out, "accuracy") && strstr(out, "precision") && lines(out) > 11, "eval prints %s", out);
+    check(strstr(out, "accuracy") && strstr(out, "precision") && lines(out) > 11, "eval prints %s",
+          out);
     free(out);
     out = fine("inspect @/run/checkpoints/best.safetensors");
     check(strstr(out, "0.weight") && strstr(out, "fc16,relu,fc10"), "inspect prints %.300s", out);
     free(out);
 
     uint8_t grey[784];
-    for (int i = 0; i < 784; i++) grey[i] = (uint8_t)(i / 28 > 6 && i / 28 < 22 && i % 28 > 12 && i % 28 < 16 ? 255 : 0);
-    png_image image = {.version = PNG_IMAGE_VERSION, .width = 28, .height = 28, .format = PNG_FORMAT_GRAY};
-    check(png_image_write_to_file(&image, in_scratch("one.png"), 0, grey, 0, NULL), "cannot write one.png");
+    for (int i = 0; i < 784; i++)
+        grey[i] = (uint8_t)(i / 28 > 6 && i / 28 < 22 && i % 28 > 12 && i % 28 < 16 ? 255 : 0);
+    png_image image = {
+        .version = PNG_IMAGE_VERSION, .width = 28, .height = 28, .format = PNG_FORMAT_GRAY};
+    check(png_image_write_to_file(&image, in_scratch("one.png"), 0, grey, 0, NULL),
+          "cannot write one.png");
     out = fine("predict @/run/checkpoints/last.safetensors @/one.png");
-    ran piped = cli(&(how){.input = in_scratch("one.png")}, "predict @/run/checkpoints/last.safetensors -");
-    check(piped.code == 0 && strlen(out) > 2, "predict prints \"%s\" and, piped, exit %d: %s", out, piped.code, piped.err);
+    ran piped =
+        cli(&(how){.input = in_scratch("one.png")}, "predict @/run/checkpoints/last.safetensors -");
+    check(piped.code == 0 && strlen(out) > 2, "predict prints \"%s\" and, piped, exit %d: %s", out,
+          piped.code, piped.err);
     done(&piped);
     free(out);
 }
@@ -214,7 +238,8 @@ static void test_lists(void **state) {
     check(strstr(out, "cpu"), "devices prints %s", out);
     free(out);
     out = fine("data list");
-    check(strstr(out, "digits") && strstr(out, "mnist") && strstr(out, "fashion-mnist"), "data list prints %s", out);
+    check(strstr(out, "digits") && strstr(out, "mnist") && strstr(out, "fashion-mnist"),
+          "data list prints %s", out);
     free(out);
     out = fine("--version");
     check(strstr(out, BT_VERSION_TEXT), "--version prints %s", out);
@@ -245,9 +270,13 @@ static void test_precedence(void **state) {
     static const struct {
         const char *option, *origin;
         double value;
-    } want[] = {{"epochs", "command line", 2}, {"batch", "environment", 24}, {"lr", "config", 0.25}, {"momentum", "default", 0.9}};
+    } want[] = {{"epochs", "command line", 2},
+                {"batch", "environment", 24},
+                {"lr", "config", 0.25},
+                {"momentum", "default", 0.9}};
     write_file(in_scratch("config.json"), config, sizeof config - 1);
-    ran r = cli(&(how){.env = "BANTAM_BATCH=24"}, SMALL "--config @/config.json --epochs 2 --print-config");
+    ran r = cli(&(how){.env = "BANTAM_BATCH=24"},
+                SMALL "--config @/config.json --epochs 2 --print-config");
     check(r.code == 0, "exit %d: %s", r.code, r.err);
     write_file(in_scratch("resolved.json"), r.out, strlen(r.out));
     for (int again = 0; again < 2; again++) {
@@ -255,8 +284,10 @@ static void test_precedence(void **state) {
         for (int i = 0; i < 4; i++) {
             const json_t *option = json_object_get(o, want[i].option);
             const char *origin = json_string_value(json_object_get(option, "origin"));
-            check(number(option, "value") == want[i].value, "%s is %g", want[i].option, number(option, "value"));
-            check(again || (origin && strstr(origin, want[i].origin)), "%s comes from %s", want[i].option, origin ? origin : "nowhere");
+            check(number(option, "value") == want[i].value, "%s is %g", want[i].option,
+                  number(option, "value"));
+            check(again || (origin && strstr(origin, want[i].origin)), "%s comes from %s",
+                  want[i].option, origin ? origin : "nowhere");
         }
         json_decref(o);
         done(&r);
@@ -268,13 +299,16 @@ static void test_precedence(void **state) {
 
 static void test_loss_log(void **state) {
     (void)state;
-    free(fine(SMALL "--val-split 0 --epochs 2 --batch 100 --shuffle off --loss-log @/loss.csv --out @/logged --quiet"));
+    free(fine(SMALL "--val-split 0 --epochs 2 --batch 100 --shuffle off --loss-log @/loss.csv "
+                    "--out @/logged --quiet"));
     char *csv = text_of(in_scratch("loss.csv")), *line = strchr(csv, '\n');
-    check(!strncmp(csv, "step,loss\n", 10) && lines(csv) == 13, "%d lines: %.100s", lines(csv), csv);
+    check(!strncmp(csv, "step,loss\n", 10) && lines(csv) == 13, "%d lines: %.100s", lines(csv),
+          csv);
     for (int i = 0; i < 12; i++, line = strchr(line + 1, '\n')) {
         int step;
         double loss;
-        check(sscanf(line, "\n%d,%lf", &step, &loss) == 2 && step == i + 1 && loss > 0 && loss < 5, "line %d is %.40s", i, line);
+        check(sscanf(line, "\n%d,%lf", &step, &loss) == 2 && step == i + 1 && loss > 0 && loss < 5,
+              "line %d is %.40s", i, line);
     }
     free(csv);
 }
@@ -286,7 +320,7 @@ static void test_usage(void **state) {
     static const struct {
         const char *words, *part;
     } all[] = {
-        {"trian", "train"},
+        {"trian", "did you mean 'train'"},
         {"train", "MODEL"},
         {"eval", "CKPT"},
         {"train mpl digits", "mlp"},
@@ -312,7 +346,8 @@ static void test_usage(void **state) {
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         bool config = strstr(all[i].words, "nowhere.json");
         ran r = cli(&plain, all[i].words);
-        check(r.code == 2 || (config && r.code == 3), "bantam %s: exit %d: %s", all[i].words, r.code, r.err);
+        check(r.code == 2 || (config && r.code == 3), "bantam %s: exit %d: %s", all[i].words,
+              r.code, r.err);
         int code = r.code;
         done(&r);
         wrong(&plain, code, all[i].part, all[i].words);
@@ -362,13 +397,16 @@ static void test_bad_files(void **state) {
         wrong(&plain, 3, names[i], words);
     }
     wrong(&plain, 3, "nowhere.png", "predict @/victim/checkpoints/last.safetensors @/nowhere.png");
-    wrong(&plain, 3, "text.safetensors", "predict @/victim/checkpoints/last.safetensors @/text.safetensors");
-    wrong(&plain, 3, "last.safetensors", "train lenet digits --init-from @/victim/checkpoints/last.safetensors --out @/never");
+    wrong(&plain, 3, "text.safetensors",
+          "predict @/victim/checkpoints/last.safetensors @/text.safetensors");
+    wrong(&plain, 3, "last.safetensors",
+          "train lenet digits --init-from @/victim/checkpoints/last.safetensors --out @/never");
 }
 
 static void test_bad_data(void **state) {
     (void)state;
-    uint8_t images[16 + 4 * 25] = {0, 0, 8, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 5}, labels[8 + 4] = {0, 0, 8, 1, 0, 0, 0, 4, 0, 1, 2, 3};
+    uint8_t images[16 + 4 * 25] = {0, 0, 8, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 5},
+                            labels[8 + 4] = {0, 0, 8, 1, 0, 0, 0, 4, 0, 1, 2, 3};
     static const char *parts[] = {"train", "t10k"};
     mkdir(in_scratch("five"), 0777);
     for (int i = 0; i < 2; i++) {
@@ -379,7 +417,8 @@ static void test_bad_data(void **state) {
         write_file(in_scratch(name), labels, sizeof labels);
     }
     free(fine(SMALL "--epochs 1 --out @/of28 --quiet"));
-    wrong(&plain, 3, "5", "eval @/of28/checkpoints/last.safetensors @/five"); // 5 x 5 images for a 28 x 28 model
+    wrong(&plain, 3, "5",
+          "eval @/of28/checkpoints/last.safetensors @/five"); // 5 x 5 images for a 28 x 28 model
     write_file(in_scratch("five/train-images-idx3-ubyte"), images, sizeof images - 1);
     wrong(&plain, 3, "train-images", "train fc10 @/five --out @/never");
     write_file(in_scratch("five/train-images-idx3-ubyte"), labels, sizeof labels);
@@ -395,14 +434,24 @@ static void test_unwritable(void **state) {
     wrong(&plain, 6, "file", SMALL "--out @/file/run");
     wrong(&plain, 6, "loss.csv", SMALL "--out @/unwritable --loss-log @/nowhere/loss.csv");
     // A full disk: no file may grow beyond 20 000 bytes, and the checkpoint has 50 000 and more.
-    wrong(&(how){.file_bytes_max = 20000}, 6, "safetensors", SMALL "--epochs 1 --out @/full --quiet");
-    check(access(in_scratch("full/checkpoints/last.safetensors"), F_OK), "half a checkpoint was left");
-    if (!access("/dev/full", W_OK)) wrong(&plain, 6, "/dev/full", SMALL "--epochs 2 --out @/full2 --quiet --loss-log /dev/full");
+    wrong(&(how){.file_bytes_max = 20000}, 6, "safetensors",
+          SMALL "--epochs 1 --out @/full --quiet");
+    DIR *left = opendir(in_scratch("full/checkpoints"));
+    for (struct dirent *entry; left && (entry = readdir(left));) {
+        check(entry->d_name[0] == '.' && strlen(entry->d_name) <= 2,
+              "half a checkpoint was left: %s", entry->d_name);
+    }
+    if (left) closedir(left);
+    if (!access("/dev/full", W_OK))
+        wrong(&plain, 6, "/dev/full",
+              SMALL "--epochs 2 --out @/full2 --quiet --loss-log /dev/full");
 }
 
 static void test_diverges(void **state) {
     (void)state;
-    wrong(&plain, 5, "loss", SMALL "--epochs 5 --lr 100 --wd 10 --opt sgd --sched const --batch 8 --out @/diverged --quiet");
+    wrong(&plain, 5, "loss",
+          SMALL
+          "--epochs 5 --lr 100 --wd 10 --opt sgd --sched const --batch 8 --out @/diverged --quiet");
 }
 
 // ---- Interrupted ------------------------------------------------------------------------------
@@ -411,10 +460,12 @@ static void same_tensors(const char *a, const char *b) {
     bt_error err = {0};
     bt_st_file x = {0}, y = {0};
     check(bt_st_open(a, &err, &x) == BT_OK && bt_st_open(b, &err, &y) == BT_OK, "%s", err.text);
-    check(x.tensor_count == y.tensor_count && x.tensor_count > 4, "%d and %d tensors", x.tensor_count, y.tensor_count);
+    check(x.tensor_count == y.tensor_count && x.tensor_count > 4, "%d and %d tensors",
+          x.tensor_count, y.tensor_count);
     for (int i = 0; i < x.tensor_count; i++) {
         const bt_st_tensor *t = bt_st_find(&y, x.tensors[i].name);
-        check(t && !memcmp(t->data, x.tensors[i].data, t->bytes), "%s differs after the resume", x.tensors[i].name);
+        check(t && !memcmp(t->data, x.tensors[i].data, t->bytes), "%s differs after the resume",
+              x.tensors[i].name);
     }
     bt_st_close(&x);
     bt_st_close(&y);
@@ -426,9 +477,7 @@ static void test_interrupted(void **state) {
     (void)state;
     free(fine(LONG "--out @/whole --quiet"));
     char *whole = text_of(in_scratch("whole/metrics_train.csv"));
-    static const struct {
-        int signal, code;
-    } all[] = {{SIGINT, 130}, {SIGTERM, 75}};
+    static const struct { int signal, code; } all[] = {{SIGINT, 130}, {SIGTERM, 75}};
     for (int i = 0; i < 2; i++) {
         char words[128], folder[32], path[128];
         snprintf(folder, sizeof folder, "broken-%d", i);
@@ -444,7 +493,8 @@ static void test_interrupted(void **state) {
         // The table goes on where it stopped: every epoch once.
         snprintf(path, sizeof path, "%s/metrics_train.csv", folder);
         char *csv = text_of(in_scratch(path));
-        check(lines(csv) == lines(whole), "%d lines of metrics and not %d", lines(csv), lines(whole));
+        check(lines(csv) == lines(whole), "%d lines of metrics and not %d", lines(csv),
+              lines(whole));
         free(csv);
     }
     free(whole);
@@ -452,12 +502,18 @@ static void test_interrupted(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_train_eval_predict), cmocka_unit_test(test_lists),
-        cmocka_unit_test(test_sanity),             cmocka_unit_test(test_parity),
-        cmocka_unit_test(test_precedence),         cmocka_unit_test(test_loss_log),
-        cmocka_unit_test(test_usage),              cmocka_unit_test(test_no_gpu),
-        cmocka_unit_test(test_bad_files),          cmocka_unit_test(test_bad_data),
-        cmocka_unit_test(test_unwritable),         cmocka_unit_test(test_diverges),
+        cmocka_unit_test(test_train_eval_predict),
+        cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_sanity),
+        cmocka_unit_test(test_parity),
+        cmocka_unit_test(test_precedence),
+        cmocka_unit_test(test_loss_log),
+        cmocka_unit_test(test_usage),
+        cmocka_unit_test(test_no_gpu),
+        cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_bad_data),
+        cmocka_unit_test(test_unwritable),
+        cmocka_unit_test(test_diverges),
         cmocka_unit_test(test_interrupted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -23,7 +23,8 @@ static void put32(uint8_t *to, uint32_t v) {
 static file images_file(int n) {
     file f = {.count = HEADER + (size_t)n * PIXELS};
     f.bytes = allocate(f.count);
-    put32(f.bytes, 0x803), put32(f.bytes + 4, (uint32_t)n), put32(f.bytes + 8, SIDE), put32(f.bytes + 12, SIDE);
+    put32(f.bytes, 0x803), put32(f.bytes + 4, (uint32_t)n), put32(f.bytes + 8, SIDE),
+        put32(f.bytes + 12, SIDE);
     for (size_t i = HEADER; i < f.count; i++) f.bytes[i] = (uint8_t)(i * 37 % 251);
     return f;
 }
@@ -38,7 +39,10 @@ static file labels_file(int n) {
 
 static file zipped(file in) {
     file out = {.bytes = allocate(in.count + 200)};
-    z_stream z = {.next_in = in.bytes, .avail_in = (unsigned)in.count, .next_out = out.bytes, .avail_out = (unsigned)in.count + 200};
+    z_stream z = {.next_in = in.bytes,
+                  .avail_in = (unsigned)in.count,
+                  .next_out = out.bytes,
+                  .avail_out = (unsigned)in.count + 200};
     deflateInit2(&z, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY);
     check(deflate(&z, Z_FINISH) == Z_STREAM_END, "cannot pack");
     out.count = z.total_out;
@@ -76,7 +80,8 @@ static void check_set(const bt_dataset *set, int n) {
     file f = images_file(n);
     for (int i = 0; i < n; i++) { // the bytes of images_file
         check(bt_dataset_label(set, i) == i % 10, "label %d is %d", i, bt_dataset_label(set, i));
-        check(!memcmp(bt_dataset_image(set, i), f.bytes + HEADER + i * PIXELS, PIXELS), "image %d differs", i);
+        check(!memcmp(bt_dataset_image(set, i), f.bytes + HEADER + i * PIXELS, PIXELS),
+              "image %d differs", i);
     }
     free(f.bytes);
 }
@@ -132,8 +137,8 @@ static void refuse_pair(const char *what, file images, file labels) {
         bt_dataset *set = NULL;
         bt_status status = open_folder(ctx, folder, false, &set);
         check(status == BT_ERROR_DATA, "%s: gives %s", what, bt_status_name(status));
-        check(strstr(bt_error_text(ctx), "images") || strstr(bt_error_text(ctx), "labels"), "%s: the sentence does not name the file: \"%s\"",
-              what, bt_error_text(ctx));
+        check(strstr(bt_error_text(ctx), "images") || strstr(bt_error_text(ctx), "labels"),
+              "%s: the sentence does not name the file: \"%s\"", what, bt_error_text(ctx));
         bt_close(ctx);
         snprintf(path, sizeof path, "%s/train-images-idx3-ubyte", folder);
         unlink(path);
@@ -189,8 +194,12 @@ static void test_bit_flips(void **state) {
 
 static void test_huge_dimensions(void **state) {
     (void)state;
-    static const uint32_t sizes[][3] = {{0xffffffff, 0xffffffff, 0xffffffff}, {0x40000000, 4, 1}, {0, 6, 6},
-                                        {0x10000, 0x10000, 1}, {30, 0, 0}, {0x7fffffff, 1, 1}};
+    static const uint32_t sizes[][3] = {{0xffffffff, 0xffffffff, 0xffffffff},
+                                        {0x40000000, 4, 1},
+                                        {0, 6, 6},
+                                        {0x10000, 0x10000, 1},
+                                        {30, 0, 0},
+                                        {0x7fffffff, 1, 1}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         file f = images_file(N);
         for (int d = 0; d < 3; d++) put32(f.bytes + 4 + 4 * d, sizes[i][d]);
@@ -208,7 +217,8 @@ static void test_bad_gzip(void **state) {
         bt_dataset *set = NULL;
         save(folder, "train-images-idx3-ubyte.gz", (file){good.bytes, cut});
         bt_status status = open_folder(ctx, folder, false, &set);
-        check(status == BT_ERROR_DATA, "gzip cut to %zu of %zu gives %s", cut, good.count, bt_status_name(status));
+        check(status == BT_ERROR_DATA, "gzip cut to %zu of %zu gives %s", cut, good.count,
+              bt_status_name(status));
         bt_close(ctx);
     }
     // A damaged checksum at the end.
@@ -226,16 +236,20 @@ static void test_unknown_set(void **state) {
     bt_context *ctx = open_cpu(1);
     bt_dataset *set = NULL;
     bt_status status = bt_dataset_open(ctx, &(bt_dataset_desc){.name = "digts"}, &set);
-    check(status == BT_ERROR_USAGE || status == BT_ERROR_DATA, "\"digts\" gives %s", bt_status_name(status));
-    check(strstr(bt_error_text(ctx), "digits"), "no known name is offered: \"%s\"", bt_error_text(ctx));
+    check(status == BT_ERROR_USAGE || status == BT_ERROR_DATA, "\"digts\" gives %s",
+          bt_status_name(status));
+    check(strstr(bt_error_text(ctx), "digits"), "no known name is offered: \"%s\"",
+          bt_error_text(ctx));
     bt_close(ctx);
 }
 
 // ---- Built-in digits --------------------------------------------------------------------------
 
 // Of the bytes that a set describes; they must never change, or old results lose their meaning.
-static const char digits_train[] = "eef0ebce45c779d2cb78e96cbe2e99ae1d70d9eb865839667c4018e6560c571d";
-static const char digits_test[] = "b23e199fe3c071aeb61207b569c133953285e01c09dd3ffce7ff2397ad63a4b2";
+static const char digits_train[] =
+    "eef0ebce45c779d2cb78e96cbe2e99ae1d70d9eb865839667c4018e6560c571d";
+static const char digits_test[] =
+    "b23e199fe3c071aeb61207b569c133953285e01c09dd3ffce7ff2397ad63a4b2";
 
 static void test_digits(void **state) {
     (void)state;
@@ -247,12 +261,15 @@ static void test_digits(void **state) {
         bt_dataset_info info;
         ok(ctx, bt_dataset_open(ctx, &(bt_dataset_desc){.name = "digits", .test = part}, &set));
         bt_dataset_describe(set, &info);
-        check(info.count == counts[part] && info.height == 28 && info.width == 28 && info.classes == 10 && info.channels == 1,
+        check(info.count == counts[part] && info.height == 28 && info.width == 28 &&
+                  info.classes == 10 && info.channels == 1,
               "%d samples", info.count);
-        check(!strcmp(info.sha256, pinned[part]), "the digits changed: SHA-256 is %s and not %s", info.sha256, pinned[part]);
+        check(!strcmp(info.sha256, pinned[part]), "the digits changed: SHA-256 is %s and not %s",
+              info.sha256, pinned[part]);
         int seen[10] = {0};
         for (int i = 0; i < info.count; i++) seen[bt_dataset_label(set, i)]++;
-        for (int d = 0; d < 10; d++) check(seen[d] > info.count / 20, "only %d of digit %d", seen[d], d);
+        for (int d = 0; d < 10; d++)
+            check(seen[d] > info.count / 20, "only %d of digit %d", seen[d], d);
         bt_close(ctx);
     }
 }
@@ -264,9 +281,11 @@ static void test_digits_limit(void **state) {
     for (int t = 0; t < 3; t++) {
         bt_context *ctx = open_cpu(threads[t]);
         bt_dataset *set = NULL;
-        ok(ctx, bt_dataset_open(ctx, &(bt_dataset_desc){.name = "digits", .limit = t == 2 ? 100 : 333}, &set));
+        ok(ctx, bt_dataset_open(
+                    ctx, &(bt_dataset_desc){.name = "digits", .limit = t == 2 ? 100 : 333}, &set));
         for (int i = 0; i < 100; i++) memcpy(&first[t][i * 784], bt_dataset_image(set, i), 784);
-        check(!memcmp(first[0], first[t], sizeof first[0]), "%d threads draw other digits", threads[t]);
+        check(!memcmp(first[0], first[t], sizeof first[0]), "%d threads draw other digits",
+              threads[t]);
         bt_close(ctx);
     }
 }
@@ -293,11 +312,14 @@ static void test_split(void **state) {
         for (int p = 0; p < 2; p++) {
             bt_dataset_info info;
             bt_dataset_describe(part[p], &info);
-            if (p) check(info.count == (int)(fractions[i] * N + 0.5), "%d split off of %d at %g", info.count, N, fractions[i]);
+            if (p)
+                check(info.count == (int)(fractions[i] * N + 0.5), "%d split off of %d at %g",
+                      info.count, N, fractions[i]);
             int last = -1;
             for (int j = 0; j < info.count; j++, total++) {
                 int id = bt_dataset_image(part[p], j)[0];
-                check(id < N && !seen[id] && id > last, "sample %d is there twice, or out of order", id);
+                check(id < N && !seen[id] && id > last, "sample %d is there twice, or out of order",
+                      id);
                 check(bt_dataset_label(part[p], j) == id % 10, "the label of %d moved", id);
                 seen[id] = true;
                 last = id;
@@ -314,7 +336,9 @@ static void test_split(void **state) {
 static void write_png(const char *path, int w, int h, const uint8_t *grey, bool rgb) {
     uint8_t *pixels = allocate((size_t)(w * h * 3));
     for (int i = 0; i < w * h * (rgb ? 3 : 1); i++) pixels[i] = grey[rgb ? i / 3 : i];
-    png_image image = {.version = PNG_IMAGE_VERSION, .width = (unsigned)w, .height = (unsigned)h,
+    png_image image = {.version = PNG_IMAGE_VERSION,
+                       .width = (unsigned)w,
+                       .height = (unsigned)h,
                        .format = rgb ? PNG_FORMAT_RGB : PNG_FORMAT_GRAY};
     check(png_image_write_to_file(&image, path, 0, pixels, 0, NULL), "cannot write %s", path);
     free(pixels);
@@ -340,7 +364,8 @@ static void test_images(void **state) {
         check(count == 1 && !scaled, "%s: %d images%s", names[i], count, scaled ? ", scaled" : "");
         for (int p = 0; p < PIXELS; p++) {
             int off = abs(images[p] - grey[p]);
-            check(off <= (i == 2), "%s: pixel %d is %d and not %d", names[i], p, images[p], grey[p]);
+            check(off <= (i == 2), "%s: pixel %d is %d and not %d", names[i], p, images[p],
+                  grey[p]);
         }
         ok(ctx, bt_images_read(ctx, in_scratch(names[i]), 28, 28, &images, &count, &scaled));
         check(count == 1 && scaled, "%s is not scaled", names[i]);
@@ -350,32 +375,44 @@ static void test_images(void **state) {
     uint8_t *images = NULL;
     int count = 0;
     bool scaled;
-    ok(ctx, bt_images_read(ctx, in_scratch("five-idx3-ubyte"), SIDE, SIDE, &images, &count, &scaled));
-    check(count == 5 && !memcmp(images, f.bytes + HEADER, 5 * PIXELS), "%d images of IDX, or other bytes", count);
+    ok(ctx,
+       bt_images_read(ctx, in_scratch("five-idx3-ubyte"), SIDE, SIDE, &images, &count, &scaled));
+    check(count == 5 && !memcmp(images, f.bytes + HEADER, 5 * PIXELS),
+          "%d images of IDX, or other bytes", count);
     free(f.bytes);
     bt_close(ctx);
 }
 
 static void test_bad_images(void **state) {
     (void)state;
-    static const char *bad[] = {"", "P5", "P5\n6 6\n255\nshort", "P5\n99999999 99999999\n255\n", "P5\n-6 6\n255\n1",
-                                "P5\n6 6\n0\n", "GIF89a", "\x89PNG\r\n\x1a\n broken", "P5\n0 0\n255\n"};
+    static const char *bad[] = {"",
+                                "P5",
+                                "P5\n6 6\n255\nshort",
+                                "P5\n99999999 99999999\n255\n",
+                                "P5\n-6 6\n255\n1",
+                                "P5\n6 6\n0\n",
+                                "GIF89a",
+                                "\x89PNG\r\n\x1a\n broken",
+                                "P5\n0 0\n255\n"};
     bt_context *ctx = open_cpu(1);
     uint8_t *images = NULL;
     int count;
     bool scaled;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         write_file(in_scratch("bad.pgm"), bad[i], strlen(bad[i]));
-        refused(ctx, BT_ERROR_DATA, "bad.pgm", bt_images_read(ctx, in_scratch("bad.pgm"), 28, 28, &images, &count, &scaled));
+        refused(ctx, BT_ERROR_DATA, "bad.pgm",
+                bt_images_read(ctx, in_scratch("bad.pgm"), 28, 28, &images, &count, &scaled));
     }
-    refused(ctx, BT_ERROR_DATA, "nowhere.png", bt_images_read(ctx, in_scratch("nowhere.png"), 28, 28, &images, &count, &scaled));
+    refused(ctx, BT_ERROR_DATA, "nowhere.png",
+            bt_images_read(ctx, in_scratch("nowhere.png"), 28, 28, &images, &count, &scaled));
     uint8_t grey[PIXELS] = {0};
     write_png(in_scratch("cut.png"), SIDE, SIDE, grey, false);
     size_t size;
     uint8_t *bytes = read_file(in_scratch("cut.png"), &size);
     for (size_t cut = 8; cut < size - 12; cut += 3) {
         write_file(in_scratch("cut.png"), bytes, cut);
-        refused(ctx, BT_ERROR_DATA, "cut.png", bt_images_read(ctx, in_scratch("cut.png"), 28, 28, &images, &count, &scaled));
+        refused(ctx, BT_ERROR_DATA, "cut.png",
+                bt_images_read(ctx, in_scratch("cut.png"), 28, 28, &images, &count, &scaled));
     }
     free(bytes);
     bt_close(ctx);
@@ -389,8 +426,10 @@ static void test_list(void **state) {
     int count = bt_dataset_list(new_folder("empty-data"), entries, 16);
     bool built_in = false;
     for (int i = 0; i < count; i++) {
-        if (!strcmp(entries[i].name, "digits")) built_in = entries[i].built_in && entries[i].present;
-        else check(!entries[i].present, "%s is there, in an empty folder", entries[i].name);
+        if (!strcmp(entries[i].name, "digits"))
+            built_in = entries[i].built_in && entries[i].present;
+        else
+            check(!entries[i].present, "%s is there, in an empty folder", entries[i].name);
     }
     check(count >= 3 && built_in, "%d sets are listed", count);
 }
@@ -407,9 +446,11 @@ static void test_get_refuses_wrong_bytes(void **state) {
     bt_dataset_entry entries[16];
     int count = bt_dataset_list(to, entries, 16);
     for (int i = 0; i < count; i++) {
-        check(entries[i].built_in || !entries[i].present, "%s was put in place all the same", entries[i].name);
+        check(entries[i].built_in || !entries[i].present, "%s was put in place all the same",
+              entries[i].name);
     }
-    refused(ctx, BT_ERROR_DATA, NULL, bt_dataset_get(ctx, "mnist", to, in_scratch("no-such-folder"), NULL));
+    refused(ctx, BT_ERROR_DATA, NULL,
+            bt_dataset_get(ctx, "mnist", to, in_scratch("no-such-folder"), NULL));
     bt_close(ctx);
 }
 
@@ -418,27 +459,37 @@ static void test_get_mnist_from_folder(void **state) {
     const char *data = getenv("BANTAM_DATA");
     char from[600];
     snprintf(from, sizeof from, "%s/mnist", data ? data : "");
-    if (!data || access(from, R_OK)) skip_because("no MNIST here; set BANTAM_DATA to the folder that holds mnist/");
+    if (!data || access(from, R_OK))
+        skip_because("no MNIST here; set BANTAM_DATA to the folder that holds mnist/");
     const char *to = new_folder("to-mnist");
     bt_context *ctx = open_cpu(1);
     ok(ctx, bt_dataset_get(ctx, "mnist", to, from, NULL));
     bt_dataset *set = NULL;
     bt_dataset_info info;
-    ok(ctx, bt_dataset_open(ctx, &(bt_dataset_desc){.name = "mnist", .folder = to, .test = true}, &set));
+    ok(ctx,
+       bt_dataset_open(ctx, &(bt_dataset_desc){.name = "mnist", .folder = to, .test = true}, &set));
     bt_dataset_describe(set, &info);
-    check(info.count == 10000 && bt_dataset_label(set, 0) == 7, "%d samples, the first is a %d", info.count, bt_dataset_label(set, 0));
+    check(info.count == 10000 && bt_dataset_label(set, 0) == 7, "%d samples, the first is a %d",
+          info.count, bt_dataset_label(set, 0));
     bt_close(ctx);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_idx_spellings),   cmocka_unit_test(test_limit),
-        cmocka_unit_test(test_bad_idx),         cmocka_unit_test(test_bit_flips),
-        cmocka_unit_test(test_huge_dimensions), cmocka_unit_test(test_bad_gzip),
-        cmocka_unit_test(test_unknown_set),     cmocka_unit_test(test_digits),
-        cmocka_unit_test(test_digits_limit),    cmocka_unit_test(test_split),
-        cmocka_unit_test(test_images),          cmocka_unit_test(test_bad_images),
-        cmocka_unit_test(test_list),            cmocka_unit_test(test_get_refuses_wrong_bytes),
+        cmocka_unit_test(test_idx_spellings),
+        cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_bad_idx),
+        cmocka_unit_test(test_bit_flips),
+        cmocka_unit_test(test_huge_dimensions),
+        cmocka_unit_test(test_bad_gzip),
+        cmocka_unit_test(test_unknown_set),
+        cmocka_unit_test(test_digits),
+        cmocka_unit_test(test_digits_limit),
+        cmocka_unit_test(test_split),
+        cmocka_unit_test(test_images),
+        cmocka_unit_test(test_bad_images),
+        cmocka_unit_test(test_list),
+        cmocka_unit_test(test_get_refuses_wrong_bytes),
         cmocka_unit_test(test_get_mnist_from_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -23,17 +23,27 @@ static outcome train_steps(const net_desc *desc, int threads) {
 
 static void same(const outcome *a, const outcome *b, const char *what) {
     for (int i = 0; i < STEPS; i++) {
-        check(!memcmp(&a->log[i], &b->log[i], sizeof a->log[i]), "%s: the loss of step %d is %.17g and not %.17g",
-              what, i, b->log[i].loss, a->log[i].loss);
+        check(!memcmp(&a->log[i], &b->log[i], sizeof a->log[i]),
+              "%s: the loss of step %d is %.17g and not %.17g", what, i, b->log[i].loss,
+              a->log[i].loss);
     }
-    check(a->bytes == b->bytes && !memcmp(a->state, b->state, a->bytes), "%s: weights or moments differ", what);
+    check(a->bytes == b->bytes && !memcmp(a->state, b->state, a->bytes),
+          "%s: weights or moments differ", what);
 }
 
 static const net_desc nets[] = {
     {.spec = "mlp", .seed = 1, .limit = 500},
-    {.spec = "lenet", .seed = 2, .batch = 50, .limit = 210, .optimizer = BT_ADAM,
+    {.spec = "lenet",
+     .seed = 2,
+     .batch = 50,
+     .limit = 210,
+     .optimizer = BT_ADAM,
      .hyper = {.lr = 1e-3, .momentum = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .clip = 0.5}},
-    {.spec = "conv6x3,tanh,pool2,fc32,sigmoid,fc10", .seed = 3, .batch = 33, .limit = 150, .dtype = BT_F64},
+    {.spec = "conv6x3,tanh,pool2,fc32,sigmoid,fc10",
+     .seed = 3,
+     .batch = 33,
+     .limit = 150,
+     .dtype = BT_F64},
 };
 
 static void test_threads(void **state) {
@@ -88,25 +98,44 @@ typedef struct stopper {
 
 static bt_answer stop_there(void *user, const bt_progress *progress) {
     stopper *s = user;
-    if (!s->stop_at || progress->step < s->stop_at || progress->event == BT_EVENT_START) return BT_CONTINUE;
+    if (!s->stop_at || progress->step < s->stop_at || progress->event == BT_EVENT_START)
+        return BT_CONTINUE;
     if (!s->stopped_at) s->stopped_at = progress->step;
     return BT_STOP;
 }
 
 // Trains in `folder` and returns the bytes of the last checkpoint's data.
-static bt_status train_in(const char *folder, const char *resume, stopper *stop, bt_optimizer optimizer) {
+static bt_status train_in(const char *folder, const char *resume, stopper *stop,
+                          bt_optimizer optimizer) {
     bt_context *ctx = open_cpu(2);
     bt_dataset *all = digits(ctx, 600, false), *train = NULL, *validation = NULL;
     ok(ctx, bt_dataset_split(ctx, all, 0.2, 4, &train, &validation));
     bt_model *model = NULL;
-    bt_model_desc desc = {.spec = "conv4x5,relu,pool2,fc10", .channels = 1, .height = 28, .width = 28,
-                          .classes = 10, .seed = 4};
+    bt_model_desc desc = {.spec = "conv4x5,relu,pool2,fc10",
+                          .channels = 1,
+                          .height = 28,
+                          .width = 28,
+                          .classes = 10,
+                          .seed = 4};
     ok(ctx, bt_model_make(ctx, &desc, &model));
-    bt_train_desc t = {.model = model, .train = train, .validation = validation, .epochs = 3, .batch = 32,
-                       .optimizer = optimizer, .schedule = BT_SCHEDULE_ONECYCLE, .seed = 4,
-                       .hyper = {.lr = optimizer == BT_SGD ? 0.05 : 2e-3, .momentum = 0.9, .beta2 = 0.999,
-                                 .epsilon = 1e-8, .weight_decay = 1e-4, .clip = 1},
-                       .folder = folder, .resume = resume, .callback = stop_there, .user = stop};
+    bt_train_desc t = {.model = model,
+                       .train = train,
+                       .validation = validation,
+                       .epochs = 3,
+                       .batch = 32,
+                       .optimizer = optimizer,
+                       .schedule = BT_SCHEDULE_ONECYCLE,
+                       .seed = 4,
+                       .hyper = {.lr = optimizer == BT_SGD ? 0.05 : 2e-3,
+                                 .momentum = 0.9,
+                                 .beta2 = 0.999,
+                                 .epsilon = 1e-8,
+                                 .weight_decay = 1e-4,
+                                 .clip = 1},
+                       .folder = folder,
+                       .resume = resume,
+                       .callback = stop_there,
+                       .user = stop};
     bt_train_result result;
     bt_status status = bt_train(ctx, &t, &result);
     if (status != BT_STOPPED) test_ok(ctx, status, "bt_train", __FILE__, __LINE__);
@@ -123,8 +152,8 @@ static void same_checkpoint(const char *folder, const char *other, uint32_t stop
         snprintf(path[i], sizeof path[i], "%s/last.safetensors", i ? other : folder);
         check(bt_st_open(path[i], &err, &file[i]) == BT_OK, "%s", err.text);
     }
-    check(file[0].tensor_count == file[1].tensor_count && file[0].tensor_count >= 8, "%d and %d tensors", file[0].tensor_count,
-          file[1].tensor_count);
+    check(file[0].tensor_count == file[1].tensor_count && file[0].tensor_count >= 8,
+          "%d and %d tensors", file[0].tensor_count, file[1].tensor_count);
     for (int i = 0; i < file[0].tensor_count; i++) {
         const bt_st_tensor *want = &file[0].tensors[i], *got = bt_st_find(&file[1], want->name);
         check(got && got->bytes == want->bytes && !memcmp(got->data, want->data, want->bytes),
@@ -133,8 +162,9 @@ static void same_checkpoint(const char *folder, const char *other, uint32_t stop
     for (int i = 0; i < file[0].metadata_count; i++) {
         const bt_st_pair *want = &file[0].metadata[i];
         const char *got = bt_st_metadata(&file[1], want->key);
-        check(got && (!strcmp(want->key, "seconds") || !strcmp(got, want->value)), "stopped after step %u and resumed: %s is %s and not %s",
-              stopped_at, want->key, got ? got : "missing", want->value);
+        check(got && (!strcmp(want->key, "seconds") || !strcmp(got, want->value)),
+              "stopped after step %u and resumed: %s is %s and not %s", stopped_at, want->key,
+              got ? got : "missing", want->value);
     }
     bt_st_close(&file[0]);
     bt_st_close(&file[1]);
@@ -154,7 +184,8 @@ static void test_resume(void **state) {
             snprintf(name, sizeof name, "broken-%d-%d", o, i);
             const char *broken = in_scratch(name);
             stopper stop = {.stop_at = stops[i]};
-            check(train_in(broken, NULL, &stop, optimizers[o]) == BT_STOPPED, "asked to stop at %u, it went on", stops[i]);
+            check(train_in(broken, NULL, &stop, optimizers[o]) == BT_STOPPED,
+                  "asked to stop at %u, it went on", stops[i]);
             snprintf(path, sizeof path, "%s/last.safetensors", broken);
             check(train_in(broken, path, &never, optimizers[o]) == BT_OK, "the resumed run stops");
             same_checkpoint(whole, broken, stop.stopped_at);
@@ -164,8 +195,10 @@ static void test_resume(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_threads), cmocka_unit_test(test_same_seed_twice),
-        cmocka_unit_test(test_pieces),  cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_same_seed_twice),
+        cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_resume),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

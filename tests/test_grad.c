@@ -53,7 +53,8 @@ static void probe(net *n, int input, uint64_t *random) {
     write_doubles(n->ctx, n->in[input], n->value[input], n->count[input]);
     // The loss itself is rounded, which the division by h magnifies.
     double noise = 8 * 0x1p-53 * fabs(loss_of(n)) / h;
-    check(fabs(got - want) <= 1e-6 * fmax(fabs(want), 0.05) + noise, "%s: gradient of input %d along element %zu ... is %.12g, differences give %.12g",
+    check(fabs(got - want) <= 1e-6 * fmax(fabs(want), 0.05) + noise,
+          "%s: gradient of input %d along element %zu ... is %.12g, differences give %.12g",
           n->name, input, at[0], got, want);
 }
 
@@ -111,16 +112,36 @@ static void check_family(void (*family)(case_fn, void *)) {
     bt_close(ctx);
 }
 
-static void test_unary(void **state) { (void)state, check_family(unary_cases); }
-static void test_binary(void **state) { (void)state, check_family(binary_cases); }
-static void test_scalar(void **state) { (void)state, check_family(scalar_cases); }
-static void test_matmul(void **state) { (void)state, check_family(matmul_cases); }
-static void test_shapes(void **state) { (void)state, check_family(shape_cases); }
-static void test_reduce(void **state) { (void)state, check_family(reduce_cases); }
-static void test_softmax(void **state) { (void)state, check_family(softmax_cases); }
-static void test_conv(void **state) { (void)state, check_family(conv_cases); }
-static void test_pool(void **state) { (void)state, check_family(pool_cases); }
-static void test_loss(void **state) { (void)state, check_family(loss_cases); }
+static void test_unary(void **state) {
+    (void)state, check_family(unary_cases);
+}
+static void test_binary(void **state) {
+    (void)state, check_family(binary_cases);
+}
+static void test_scalar(void **state) {
+    (void)state, check_family(scalar_cases);
+}
+static void test_matmul(void **state) {
+    (void)state, check_family(matmul_cases);
+}
+static void test_shapes(void **state) {
+    (void)state, check_family(shape_cases);
+}
+static void test_reduce(void **state) {
+    (void)state, check_family(reduce_cases);
+}
+static void test_softmax(void **state) {
+    (void)state, check_family(softmax_cases);
+}
+static void test_conv(void **state) {
+    (void)state, check_family(conv_cases);
+}
+static void test_pool(void **state) {
+    (void)state, check_family(pool_cases);
+}
+static void test_loss(void **state) {
+    (void)state, check_family(loss_cases);
+}
 
 static bt_tensor random_input(bt_context *ctx, bt_shape shape, uint64_t seed) {
     array a = array_new(shape);
@@ -152,10 +173,12 @@ static void test_used_twice(void **state) {
 static void test_independent_is_zero(void **state) {
     (void)state;
     bt_context *ctx = open_cpu(1);
-    bt_tensor wrt[2] = {random_input(ctx, BT_SHAPE(3), 1), random_input(ctx, BT_SHAPE(2, 2), 2)}, grads[2];
+    bt_tensor wrt[2] = {random_input(ctx, BT_SHAPE(3), 1), random_input(ctx, BT_SHAPE(2, 2), 2)},
+              grads[2];
     ok(ctx, bt_grad(ctx, bt_sum(ctx, wrt[0], 0, false), wrt, 2, grads));
     double *g = read_doubles(ctx, grads[1], NULL);
-    for (int i = 0; i < 4; i++) check(g[i] == 0, "element %d of an independent gradient is %g", i, g[i]);
+    for (int i = 0; i < 4; i++)
+        check(g[i] == 0, "element %d of an independent gradient is %g", i, g[i]);
     free(g);
     bt_close(ctx);
 }
@@ -194,8 +217,13 @@ static void test_max_ties(void **state) {
 static void check_model(const char *spec, int side) {
     bt_context *ctx = open_cpu(2);
     bt_model *model = NULL;
-    bt_model_desc desc = {.spec = spec, .channels = 1, .height = side, .width = side, .classes = 4,
-                          .seed = 3, .dtype = BT_F64};
+    bt_model_desc desc = {.spec = spec,
+                          .channels = 1,
+                          .height = side,
+                          .width = side,
+                          .classes = 4,
+                          .seed = 3,
+                          .dtype = BT_F64};
     ok(ctx, bt_model_make(ctx, &desc, &model));
     net n = {.ctx = ctx, .name = spec};
     int32_t labels[5] = {0, 3, 1, -1, 2};
@@ -219,12 +247,12 @@ static void test_nets(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_unary),      cmocka_unit_test(test_binary),
-        cmocka_unit_test(test_scalar),     cmocka_unit_test(test_matmul),
-        cmocka_unit_test(test_shapes),     cmocka_unit_test(test_reduce),
-        cmocka_unit_test(test_softmax),    cmocka_unit_test(test_conv),
-        cmocka_unit_test(test_pool),       cmocka_unit_test(test_loss),
-        cmocka_unit_test(test_used_twice), cmocka_unit_test(test_independent_is_zero),
+        cmocka_unit_test(test_unary),        cmocka_unit_test(test_binary),
+        cmocka_unit_test(test_scalar),       cmocka_unit_test(test_matmul),
+        cmocka_unit_test(test_shapes),       cmocka_unit_test(test_reduce),
+        cmocka_unit_test(test_softmax),      cmocka_unit_test(test_conv),
+        cmocka_unit_test(test_pool),         cmocka_unit_test(test_loss),
+        cmocka_unit_test(test_used_twice),   cmocka_unit_test(test_independent_is_zero),
         cmocka_unit_test(test_relu_at_zero), cmocka_unit_test(test_max_ties),
         cmocka_unit_test(test_nets),
     };

@@ -16,7 +16,8 @@ static void test_first_sentence_sticks(void **state) {
     bt_tensor worse = bt_add(ctx, bt_relu(ctx, bad), bt_zeros(ctx, BT_F32, BT_SHAPE(7)));
     check(worse.id == 0, "an operator on no tensor gives one");
     bt_add(ctx, bt_zeros(ctx, BT_F32, BT_SHAPE(11)), bt_zeros(ctx, BT_F32, BT_SHAPE(13)));
-    check(strstr(bt_error_text(ctx), "3") && strstr(bt_error_text(ctx), "4") && !strstr(bt_error_text(ctx), "13"),
+    check(strstr(bt_error_text(ctx), "3") && strstr(bt_error_text(ctx), "4") &&
+              !strstr(bt_error_text(ctx), "13"),
           "the sentence is not the first: \"%s\"", bt_error_text(ctx));
     float out;
     refused(ctx, BT_ERROR_USAGE, "matmul", bt_read(ctx, worse, &out, sizeof out));
@@ -28,7 +29,9 @@ static void test_first_sentence_sticks(void **state) {
 }
 
 typedef bt_tensor (*bad_fn)(bt_context *ctx, bt_tensor a, bt_tensor b);
-static bt_tensor bad_add(bt_context *ctx, bt_tensor a, bt_tensor b) { return bt_add(ctx, a, b); }
+static bt_tensor bad_add(bt_context *ctx, bt_tensor a, bt_tensor b) {
+    return bt_add(ctx, a, b);
+}
 static bt_tensor bad_dtypes(bt_context *ctx, bt_tensor a, bt_tensor b) {
     (void)b;
     return bt_add(ctx, a, bt_zeros(ctx, BT_F64, BT_SHAPE(2, 3)));
@@ -90,14 +93,16 @@ static bt_tensor bad_rank(bt_context *ctx, bt_tensor a, bt_tensor b) {
 
 static void test_impossible_operators(void **state) {
     (void)state;
-    static const bad_fn all[] = {bad_add,  bad_dtypes, bad_integers, bad_reshape, bad_two_free,
-                                 bad_order, bad_axis,  bad_axes,     bad_conv,    bad_kernel,
-                                 bad_pool, bad_labels, bad_size,     bad_negative, bad_rank};
+    static const bad_fn all[] = {bad_add,   bad_dtypes, bad_integers, bad_reshape,  bad_two_free,
+                                 bad_order, bad_axis,   bad_axes,     bad_conv,     bad_kernel,
+                                 bad_pool,  bad_labels, bad_size,     bad_negative, bad_rank};
     bt_context *ctx = open_cpu(1);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        bt_tensor a = bt_zeros(ctx, BT_F32, BT_SHAPE(2, 3)), b = bt_zeros(ctx, BT_F32, BT_SHAPE(4, 3));
+        bt_tensor a = bt_zeros(ctx, BT_F32, BT_SHAPE(2, 3)),
+                  b = bt_zeros(ctx, BT_F32, BT_SHAPE(4, 3));
         check(all[i](ctx, a, b).id == 0, "impossible operator %zu is made", i);
-        check(strlen(bt_error_text(ctx)) > 20, "operator %zu says only \"%s\"", i, bt_error_text(ctx));
+        check(strlen(bt_error_text(ctx)) > 20, "operator %zu says only \"%s\"", i,
+              bt_error_text(ctx));
         bt_error_reset(ctx);
     }
     bt_close(ctx);
@@ -145,7 +150,8 @@ static void test_makers(void **state) {
         double mean_u = 0, mean = 0, variance = 0;
         for (int i = 0; i < N; i++) {
             check(u[i] >= -1 && u[i] < 3, "uniform number %g", u[i]);
-            check(n[i] == again[i] && isfinite(n[i]), "normal number %d is %g, then %g", i, n[i], again[i]);
+            check(n[i] == again[i] && isfinite(n[i]), "normal number %d is %g, then %g", i, n[i],
+                  again[i]);
             mean_u += u[i] / N, mean += n[i] / N, variance += (n[i] - 2) * (n[i] - 2) / N;
         }
         check(fabs(mean_u - 1) < 0.05 && fabs(mean - 2) < 0.12 && fabs(sqrt(variance) - 3) < 0.1,
@@ -164,7 +170,8 @@ static void test_print(void **state) {
     FILE *out = open_memstream(&text, &size);
     ok(ctx, bt_print(ctx, bt_from(ctx, BT_F32, BT_SHAPE(2, 3), v), out));
     fclose(out);
-    check(strstr(text, "5.5") && strstr(text, "-6") && strstr(text, "[[") && strstr(text, "f32"), "prints \"%s\"", text);
+    check(strstr(text, "5.5") && strstr(text, "-6") && strstr(text, "[[") && strstr(text, "f32"),
+          "prints \"%s\"", text);
     free(text);
     bt_close(ctx);
 }
@@ -182,7 +189,8 @@ static void test_release_gives_back(void **state) {
         ok(ctx, bt_read(ctx, y, out, sizeof out));
         bt_release(ctx, mark);
         if (round == 0) before = bt_device_bytes(ctx);
-        check(bt_device_bytes(ctx) == before, "round %d keeps %zu bytes, not %zu", round, bt_device_bytes(ctx), before);
+        check(bt_device_bytes(ctx) == before, "round %d keeps %zu bytes, not %zu", round,
+              bt_device_bytes(ctx), before);
     }
     ok(ctx, bt_read(ctx, a, v, sizeof v));
     bt_close(ctx);
@@ -200,13 +208,15 @@ static void test_no_device(void **state) {
     (void)state;
     bt_context *ctx = NULL;
     bt_status status = bt_open(&(bt_context_desc){.device = "abacus"}, &ctx);
-    check(status == BT_ERROR_DEVICE || status == BT_ERROR_USAGE, "\"abacus\" gives %s", bt_status_name(status));
+    check(status == BT_ERROR_DEVICE || status == BT_ERROR_USAGE, "\"abacus\" gives %s",
+          bt_status_name(status));
     check(ctx && strstr(bt_error_text(ctx), "abacus"), "the sentence does not name it");
     bt_close(ctx);
     check(bt_devices(NULL, 0) >= 1, "no device at all");
     bt_device_info info[8];
     bt_devices(info, 8);
-    check(!strncmp(info[0].name, "cpu", 3) && info[0].available, "the first device is %s", info[0].name);
+    check(!strncmp(info[0].name, "cpu", 3) && info[0].available, "the first device is %s",
+          info[0].name);
 }
 
 // ---- Training programs ------------------------------------------------------------------------
@@ -223,7 +233,8 @@ static void test_nothing_is_allocated(void **state) {
     bt_log_entry log[10];
     ok(ctx, bt_program_log(ctx, net.program, 0, 10, log));
     check(bt_device_allocations(ctx) == allocations && bt_device_bytes(ctx) == bytes,
-          "%llu allocations while training", (unsigned long long)(bt_device_allocations(ctx) - allocations));
+          "%llu allocations while training",
+          (unsigned long long)(bt_device_allocations(ctx) - allocations));
     bt_close(ctx);
 }
 
@@ -239,10 +250,13 @@ static void test_fusion_and_plan(void **state) {
         trained net = net_make(ctx, &(net_desc){.spec = all[i].spec});
         bt_program_stats stats;
         bt_program_describe(net.program, &stats);
-        check(stats.launches > 5 && stats.launches <= all[i].launches_max, "%s: %d launches a step, at most %d wanted",
-              all[i].spec, stats.launches, all[i].launches_max);
-        check(stats.temporary_bytes > 0 && (double)stats.temporary_bytes < all[i].share_max * (double)stats.unplanned_bytes,
-              "%s: %zu temporary bytes, %zu unplanned", all[i].spec, stats.temporary_bytes, stats.unplanned_bytes);
+        check(stats.launches > 5 && stats.launches <= all[i].launches_max,
+              "%s: %d launches a step, at most %d wanted", all[i].spec, stats.launches,
+              all[i].launches_max);
+        check(stats.temporary_bytes > 0 &&
+                  (double)stats.temporary_bytes < all[i].share_max * (double)stats.unplanned_bytes,
+              "%s: %zu temporary bytes, %zu unplanned", all[i].spec, stats.temporary_bytes,
+              stats.unplanned_bytes);
         check(stats.flops > 64 * 2 * 3e4, "%s: %g flops", all[i].spec, stats.flops);
         bt_close(ctx);
     }
@@ -252,8 +266,8 @@ static void test_log_and_predictions(void **state) {
     (void)state;
     bt_context *ctx = open_cpu(2);
     // 100 samples in batches of 64: the second batch has 36 rows.
-    trained net = net_make(ctx, &(net_desc){.spec = "fc10", .limit = 100, .file_order = true,
-                                           .hyper = {.lr = 1e-30}});
+    trained net = net_make(
+        ctx, &(net_desc){.spec = "fc10", .limit = 100, .file_order = true, .hyper = {.lr = 1e-30}});
     check(net.epoch_steps == 2, "%u steps", net.epoch_steps);
     ok(ctx, bt_program_run(ctx, net.program, 4));
     bt_log_entry log[4];
@@ -262,15 +276,18 @@ static void test_log_and_predictions(void **state) {
     ok(ctx, bt_program_predictions(ctx, net.program, predictions, 100));
     int right[2] = {0};
     for (int i = 0; i < 100; i++) right[i / 64] += predictions[i] == bt_dataset_label(net.set, i);
-    check(log[0].correct == right[0] && log[1].correct == right[1], "the log counts %g and %g right, the predictions %d and %d",
-          log[0].correct, log[1].correct, right[0], right[1]);
+    check(log[0].correct == right[0] && log[1].correct == right[1],
+          "the log counts %g and %g right, the predictions %d and %d", log[0].correct,
+          log[1].correct, right[0], right[1]);
     check(log[0].loss == log[2].loss && log[1].loss == log[3].loss && log[0].loss != log[1].loss,
           "losses %g %g %g %g", log[0].loss, log[1].loss, log[2].loss, log[3].loss);
     // The log's loss of a short batch is the mean over its rows alone.
     bt_evaluation whole;
     ok(ctx, bt_evaluate(ctx, net.model, net.set, 7, &whole, NULL));
-    check(fabs((log[0].loss * 64 + log[1].loss * 36) / 100 - whole.loss) < 1e-5, "evaluation says %g", whole.loss);
-    check(whole.correct == right[0] + right[1] && whole.count == 100, "evaluation counts %d of %d", whole.correct, whole.count);
+    check(fabs((log[0].loss * 64 + log[1].loss * 36) / 100 - whole.loss) < 1e-5,
+          "evaluation says %g", whole.loss);
+    check(whole.correct == right[0] + right[1] && whole.count == 100, "evaluation counts %d of %d",
+          whole.correct, whole.count);
     bt_close(ctx);
 }
 
@@ -278,10 +295,12 @@ static void test_short_batch(void **state) {
     (void)state;
     bt_context *ctx = open_cpu(1);
     bt_dataset *set = digits(ctx, 10, false);
-    bt_batch batch = bt_dataset_batch(ctx, &(bt_batch_desc){.set = set, .batch = 8, .dtype = BT_F64});
+    bt_batch batch =
+        bt_dataset_batch(ctx, &(bt_batch_desc){.set = set, .batch = 8, .dtype = BT_F64});
     bt_program *program = NULL;
     bt_tensor outputs[2] = {batch.images, batch.labels};
-    ok(ctx, bt_program_make(ctx, &(bt_program_desc){.outputs = outputs, .output_count = 2}, &program));
+    ok(ctx,
+       bt_program_make(ctx, &(bt_program_desc){.outputs = outputs, .output_count = 2}, &program));
     static double images[8][784];
     int32_t labels[8];
     for (int step = 0; step < 3; step++) {
@@ -291,14 +310,40 @@ static void test_short_batch(void **state) {
         for (int r = 0; r < 8; r++) {
             int sample = step % 2 * 8 + r;
             bool there = sample < 10;
-            check(labels[r] == (there ? bt_dataset_label(set, sample) : -1), "step %d: label %d is %d", step, r, labels[r]);
+            check(labels[r] == (there ? bt_dataset_label(set, sample) : -1),
+                  "step %d: label %d is %d", step, r, labels[r]);
             for (int p = 0; p < 784; p++) {
                 double want = there ? bt_dataset_image(set, sample)[p] / 255.0 : 0;
-                check(images[r][p] == want, "step %d: pixel %d of row %d is %g and not %g", step, p, r, images[r][p], want);
+                check(images[r][p] == want, "step %d: pixel %d of row %d is %g and not %g", step, p,
+                      r, images[r][p], want);
             }
         }
     }
     bt_close(ctx);
+}
+
+// Every byte becomes exactly byte / 255 as dtype divides, in rows that no vector divides evenly.
+static void test_bytes_to_numbers(void **state) {
+    (void)state;
+    enum { N = 3, SIDE = 17, PIXELS = SIDE * SIDE };
+    uint8_t images[N][PIXELS], labels[N] = {0, 1, 2};
+    for (int i = 0; i < N * PIXELS; i++) images[i / PIXELS][i % PIXELS] = (uint8_t)(i * 7);
+    for (bt_dtype d = BT_F32; d <= BT_F64; d++) {
+        bt_context *ctx = open_cpu(2);
+        bt_dataset *set = NULL;
+        ok(ctx, bt_dataset_make(ctx, images[0], labels, N, 1, SIDE, SIDE, N, &set));
+        bt_batch batch =
+            bt_dataset_batch(ctx, &(bt_batch_desc){.set = set, .batch = N, .dtype = d});
+        double *got = read_doubles(ctx, batch.images, NULL);
+        for (int i = 0; i < N * PIXELS; i++) {
+            int byte = images[i / PIXELS][i % PIXELS];
+            double want = d == BT_F32 ? (double)((float)byte / 255.0f) : byte / 255.0;
+            check(got[i] == want, "byte %d becomes %.9g and not %.9g in %s", byte, got[i], want,
+                  bt_dtype_name(d));
+        }
+        free(got);
+        bt_close(ctx);
+    }
 }
 
 // Every sample once an epoch, in a new order each epoch.
@@ -310,9 +355,11 @@ static void test_shuffle(void **state) {
     for (int i = 0; i < N; i++) images[4 * i] = labels[i] = (uint8_t)i;
     bt_dataset *set = NULL;
     ok(ctx, bt_dataset_make(ctx, images, labels, N, 1, 2, 2, N, &set));
-    bt_batch batch = bt_dataset_batch(ctx, &(bt_batch_desc){.set = set, .batch = BATCH, .shuffle = true, .seed = 3});
+    bt_batch batch = bt_dataset_batch(
+        ctx, &(bt_batch_desc){.set = set, .batch = BATCH, .shuffle = true, .seed = 3});
     bt_program *program = NULL;
-    ok(ctx, bt_program_make(ctx, &(bt_program_desc){.outputs = &batch.labels, .output_count = 1}, &program));
+    ok(ctx, bt_program_make(ctx, &(bt_program_desc){.outputs = &batch.labels, .output_count = 1},
+                            &program));
     int32_t order[3][STEPS * BATCH];
     for (int epoch = 0; epoch < 3; epoch++) {
         bool seen[N] = {false};
@@ -322,11 +369,14 @@ static void test_shuffle(void **state) {
         }
         for (int i = 0; i < STEPS * BATCH; i++) {
             int32_t label = order[epoch][i];
-            check(i < N ? label >= 0 && label < N && !seen[label] : label == -1, "epoch %d, position %d: %d", epoch, i, label);
+            check(i < N ? label >= 0 && label < N && !seen[label] : label == -1,
+                  "epoch %d, position %d: %d", epoch, i, label);
             if (i < N) seen[label] = true;
         }
     }
-    check(memcmp(order[0], order[1], sizeof order[0]) && memcmp(order[1], order[2], sizeof order[0]), "epochs share an order");
+    check(memcmp(order[0], order[1], sizeof order[0]) &&
+              memcmp(order[1], order[2], sizeof order[0]),
+          "epochs share an order");
     free(images), free(labels);
     bt_close(ctx);
 }
@@ -336,7 +386,8 @@ static void test_seek(void **state) {
     bt_context *ctx = open_cpu(2);
     trained net = net_make(ctx, &(net_desc){.spec = "fc10", .hyper = {.lr = 1e-30}});
     ok(ctx, bt_program_run(ctx, net.program, 12));
-    check(bt_program_step(net.program) == 12, "after 12 steps the counter is %u", bt_program_step(net.program));
+    check(bt_program_step(net.program) == 12, "after 12 steps the counter is %u",
+          bt_program_step(net.program));
     double at_7 = net_loss(&net, 7);
     ok(ctx, bt_program_seek(ctx, net.program, 7));
     check(bt_program_step(net.program) == 7, "the counter is %u", bt_program_step(net.program));
@@ -359,7 +410,8 @@ static void test_profile(void **state) {
     bool conv = false;
     for (int i = 0; i < count; i++) {
         check(rows[i].seconds >= 0, "%s takes %g s", rows[i].op, rows[i].seconds);
-        check(i == count - 1 || rows[i].calls == 3, "%s: %llu calls", rows[i].op, (unsigned long long)rows[i].calls);
+        check(i == count - 1 || rows[i].calls == 3, "%s: %llu calls", rows[i].op,
+              (unsigned long long)rows[i].calls);
         conv = conv || (strstr(rows[i].op, "conv") && rows[i].flops > 0 && rows[i].bytes > 0);
     }
     check(conv, "no convolution among the rows");
@@ -377,14 +429,23 @@ static void test_numbers_of_labels(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_first_sentence_sticks), cmocka_unit_test(test_impossible_operators),
-        cmocka_unit_test(test_read_checks_sizes),     cmocka_unit_test(test_values_follow_inputs),
-        cmocka_unit_test(test_makers),                cmocka_unit_test(test_print),
-        cmocka_unit_test(test_release_gives_back),    cmocka_unit_test(test_bad_grad),
-        cmocka_unit_test(test_no_device),             cmocka_unit_test(test_nothing_is_allocated),
-        cmocka_unit_test(test_fusion_and_plan),       cmocka_unit_test(test_log_and_predictions),
-        cmocka_unit_test(test_short_batch),           cmocka_unit_test(test_shuffle),
-        cmocka_unit_test(test_seek),                  cmocka_unit_test(test_profile),
+        cmocka_unit_test(test_first_sentence_sticks),
+        cmocka_unit_test(test_impossible_operators),
+        cmocka_unit_test(test_read_checks_sizes),
+        cmocka_unit_test(test_values_follow_inputs),
+        cmocka_unit_test(test_makers),
+        cmocka_unit_test(test_print),
+        cmocka_unit_test(test_release_gives_back),
+        cmocka_unit_test(test_bad_grad),
+        cmocka_unit_test(test_no_device),
+        cmocka_unit_test(test_nothing_is_allocated),
+        cmocka_unit_test(test_fusion_and_plan),
+        cmocka_unit_test(test_log_and_predictions),
+        cmocka_unit_test(test_short_batch),
+        cmocka_unit_test(test_shuffle),
+        cmocka_unit_test(test_bytes_to_numbers),
+        cmocka_unit_test(test_seek),
+        cmocka_unit_test(test_profile),
         cmocka_unit_test(test_numbers_of_labels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,7 +5,9 @@
 
 #include <unistd.h>
 
-static const char *path(void) { return in_scratch("t.safetensors"); }
+static const char *path(void) {
+    return in_scratch("t.safetensors");
+}
 
 // Writes 8 bytes of length, the header and `data` bytes of zeros.
 static void write_raw(const char *header, size_t claimed, size_t data) {
@@ -31,7 +33,8 @@ static void refuse(const char *header, size_t data, const char *what) {
     write_raw(header, strlen(header), data);
     bt_status status = open_file(&err);
     check(status == BT_ERROR_DATA, "%s: %s gives %s", what, header, bt_status_name(status));
-    check(strstr(err.text, "t.safetensors") && strlen(err.text) > 30, "%s: says only \"%s\"", what, err.text);
+    check(strstr(err.text, "t.safetensors") && strlen(err.text) > 30, "%s: says only \"%s\"", what,
+          err.text);
 }
 
 static void accept(const char *header, size_t data) {
@@ -51,7 +54,9 @@ static void test_accepted(void **state) {
     accept("{\"b\":{" F32_2 "[8,16]},\"a\":{" F32_2 "[0,8]}}", 16);
     accept("{\"s\":{\"dtype\":\"F64\",\"shape\":[],\"data_offsets\":[0,8]}}", 8);
     accept("{\"e\":{\"dtype\":\"F32\",\"shape\":[0,3],\"data_offsets\":[0,0]}}", 0);
-    accept("{\"__metadata__\":{\"k\":\"v\"},\"a\":{\"data_offsets\":[0,8],\"shape\":[2],\"dtype\":\"F32\"}}", 8);
+    accept("{\"__metadata__\":{\"k\":\"v\"},\"a\":{\"data_offsets\":[0,8],\"shape\":[2],\"dtype\":"
+           "\"F32\"}}",
+           8);
     accept("{\"\\u00e9\\n\":{" F32_2 "[0,8]}}", 8);
 }
 
@@ -60,7 +65,10 @@ static void test_header_length(void **state) {
     bt_error err = {0};
     const char *header = "{\"a\":{" F32_2 "[0,8]}}";
     size_t n = strlen(header);
-    size_t claims[] = {0, 1, n - 1, n + 1, n + 8, n + 9, 100000000, 100000001, (size_t)1 << 40, SIZE_MAX / 2, SIZE_MAX - 8, SIZE_MAX - 7, SIZE_MAX};
+    size_t claims[] = {
+        0,         1,         n - 1,           n + 1,        n + 8,        n + 9,
+        100000000, 100000001, (size_t)1 << 40, SIZE_MAX / 2, SIZE_MAX - 8, SIZE_MAX - 7,
+        SIZE_MAX};
     for (size_t i = 0; i < sizeof claims / sizeof *claims; i++) {
         write_raw(header, claims[i], 8);
         check(open_file(&err) == BT_ERROR_DATA, "a header length of %zu is accepted", claims[i]);
@@ -70,7 +78,8 @@ static void test_header_length(void **state) {
         check(open_file(&err) == BT_ERROR_DATA, "%zu bytes are accepted", cut);
     }
     unlink(path());
-    check(open_file(&err) == BT_ERROR_DATA && strstr(err.text, "t.safetensors"), "a missing file: \"%s\"", err.text);
+    check(open_file(&err) == BT_ERROR_DATA && strstr(err.text, "t.safetensors"),
+          "a missing file: \"%s\"", err.text);
 }
 
 static void test_offsets(void **state) {
@@ -107,7 +116,8 @@ static void test_shapes(void **state) {
     refuse(WITH_SHAPE("[4611686018427387906]"), 8, "product that wraps to 8");
     refuse(WITH_SHAPE("[9223372036854775809,2]"), 8, "product that wraps to 2");
     refuse(WITH_SHAPE("[1,1,1,1,1,1,1,1,2]"), 8, "rank 9");
-    refuse("{\"a\":{\"dtype\":\"F8_E4M3\",\"shape\":[8],\"data_offsets\":[0,8]}}", 8, "other dtype");
+    refuse("{\"a\":{\"dtype\":\"F8_E4M3\",\"shape\":[8],\"data_offsets\":[0,8]}}", 8,
+           "other dtype");
     refuse("{\"a\":{\"dtype\":\"f32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "misspelt dtype");
     refuse("{\"a\":{\"dtype\":1,\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "dtype is a number");
     refuse("{\"a\":{\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "no dtype");
@@ -123,7 +133,8 @@ static void test_json(void **state) {
     refuse("{\"a\":{" F32_2 "[0,8]}}x", 8, "text behind");
     refuse("{\"a\":{" F32_2 "[0,8]},}", 8, "trailing comma");
     refuse("{\"a\":{" F32_2 "[0,8]},\"a\":{" F32_2 "[8,16]}}", 16, "duplicate name");
-    refuse("{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "duplicate key");
+    refuse("{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
+           "duplicate key");
     refuse("{\"a\":{" F32_2 "[0,8],\"extra\":1}}", 8, "unknown key");
     refuse("{\"__metadata__\":{\"k\":1}}", 0, "metadata that is a number");
     refuse("{\"__metadata__\":{\"k\":{\"l\":\"m\"}}}", 0, "nested metadata");
@@ -146,7 +157,8 @@ static void test_many_entries(void **state) {
     to += sprintf(to, "{\"__metadata__\":{");
     for (int i = 0; i < 5000; i++) to += sprintf(to, "%s\"k%d\":\"v\"", i ? "," : "", i);
     to += sprintf(to, "}");
-    for (int i = 0; i < 2000; i++) to += sprintf(to, ",\"t%d\":{" F32_2 "[%d,%d]}", i, 8 * i, 8 * i + 8);
+    for (int i = 0; i < 2000; i++)
+        to += sprintf(to, ",\"t%d\":{" F32_2 "[%d,%d]}", i, 8 * i, 8 * i + 8);
     sprintf(to, "}");
     accept(header, 16000);
     free(header);
@@ -177,7 +189,8 @@ static const bt_st_tensor tensors[] = {
 
 static void test_round_trip(void **state) {
     (void)state;
-    const bt_st_pair pairs[] = {{"settings", "{\"a\": \"quotes \\\" and \n lines\"}"}, {"name", "\xc3\xa9"}};
+    const bt_st_pair pairs[] = {{"settings", "{\"a\": \"quotes \\\" and \n lines\"}"},
+                                {"name", "\xc3\xa9"}};
     bt_error err = {0};
     check(bt_st_write(path(), tensors, 5, pairs, 2, &err) == BT_OK, "%s", err.text);
     bt_st_file file = {0};
@@ -185,17 +198,21 @@ static void test_round_trip(void **state) {
     check(file.tensor_count == 5, "%d tensors", file.tensor_count);
     for (int i = 0; i < 5; i++) {
         const bt_st_tensor *want = &tensors[i], *got = bt_st_find(&file, want->name);
-        check(got && got->dtype == want->dtype && got->rank == want->rank && got->bytes == want->bytes &&
-                  !memcmp(got->dim, want->dim, sizeof(size_t) * (size_t)want->rank) && !memcmp(got->data, want->data, want->bytes),
+        check(got && got->dtype == want->dtype && got->rank == want->rank &&
+                  got->bytes == want->bytes &&
+                  !memcmp(got->dim, want->dim, sizeof(size_t) * (size_t)want->rank) &&
+                  !memcmp(got->data, want->data, want->bytes),
               "%s comes back changed", want->name);
         check((uintptr_t)got->data % 8 == 0, "%s is not aligned", want->name);
     }
     check(!bt_st_find(&file, "nothing"), "a tensor from nowhere");
     for (int i = 0; i < 2; i++) {
         const char *value = bt_st_metadata(&file, pairs[i].key);
-        check(value && !strcmp(value, pairs[i].value), "metadata \"%s\" is \"%s\"", pairs[i].key, value ? value : "");
+        check(value && !strcmp(value, pairs[i].value), "metadata \"%s\" is \"%s\"", pairs[i].key,
+              value ? value : "");
     }
-    check(bt_st_metadata(&file, "sha256") && strlen(bt_st_metadata(&file, "sha256")) == 64, "no checksum");
+    check(bt_st_metadata(&file, "sha256") && strlen(bt_st_metadata(&file, "sha256")) == 64,
+          "no checksum");
     bt_st_close(&file);
 }
 
@@ -207,7 +224,8 @@ static void test_layout(void **state) {
     size_t size, n = 0;
     uint8_t *bytes = read_file(path(), &size);
     for (int i = 0; i < 8; i++) n |= (size_t)bytes[i] << 8 * i;
-    check(n % 8 == 0 && bytes[8] == '{' && size == 8 + n + 47, "header of %zu in %zu bytes", n, size);
+    check(n % 8 == 0 && bytes[8] == '{' && size == 8 + n + 47, "header of %zu in %zu bytes", n,
+          size);
     const char *order[] = {"\"moments\":", "\"a.bias\":", "\"b.weight\":", "\"empty\":", "\"u8\":"};
     char *text = allocate(n + 1), *last = text;
     memcpy(text, bytes + 8, n);
@@ -216,8 +234,11 @@ static void test_layout(void **state) {
         check(at && at > last, "%s is not number %d in %s", order[i], i, text);
         last = at;
     }
-    check(strstr(text, "\"a.bias\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[16,20]}"), "another text: %s", text);
-    check(!memcmp(bytes + 8 + n, moments, 16) && !memcmp(bytes + 8 + n + 16, weights, 4) && bytes[size - 1] == 255, "other data");
+    check(strstr(text, "\"a.bias\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[16,20]}"),
+          "another text: %s", text);
+    check(!memcmp(bytes + 8 + n, moments, 16) && !memcmp(bytes + 8 + n + 16, weights, 4) &&
+              bytes[size - 1] == 255,
+          "other data");
     free(text), free(bytes);
 }
 
@@ -240,7 +261,8 @@ static void test_failed_write_keeps_old(void **state) {
     (void)state;
     bt_error err = {0};
     const char *nowhere = in_scratch("missing-folder/t.safetensors");
-    check(bt_st_write(nowhere, tensors, 5, NULL, 0, &err) == BT_ERROR_MEMORY, "writing into a missing folder");
+    check(bt_st_write(nowhere, tensors, 5, NULL, 0, &err) == BT_ERROR_MEMORY,
+          "writing into a missing folder");
     check(strstr(err.text, "missing-folder"), "the sentence is \"%s\"", err.text);
 }
 
@@ -264,16 +286,35 @@ static void test_other_dtypes(void **state) {
     check(bt_st_open(path(), &err, &file) == BT_OK, "%s", err.text);
     const bt_st_tensor *h = bt_st_find(&file, "h"), *b = bt_st_find(&file, "b");
     check(h && b && h->dtype == BT_F32 && b->dtype == BT_F32, "half types are not widened");
-    for (int i = 0; i < 4; i++) check(((const float *)h->data)[i] == want_half[i], "half %d is %g", i, ((const float *)h->data)[i]);
-    check(((const float *)b->data)[0] == 1 && ((const float *)b->data)[1] == -2, "bf16 is %g", ((const float *)b->data)[0]);
+    for (int i = 0; i < 4; i++)
+        check(((const float *)h->data)[i] == want_half[i], "half %d is %g", i,
+              ((const float *)h->data)[i]);
+    check(((const float *)b->data)[0] == 1 && ((const float *)b->data)[1] == -2, "bf16 is %g",
+          ((const float *)b->data)[0]);
     bt_st_close(&file);
 }
 
 // ---- Mutations --------------------------------------------------------------------------------
 
 static size_t mutate(uint8_t *bytes, size_t size, size_t room, uint64_t *random) {
-    static const char *tokens[] = {"{", "}", "[", "]", ",", ":", "\"", "0", "-1", "18446744073709551615", "1e9",
-                                   "null", "true", "\"F64\"", "\"__metadata__\"", "\\u0000", "\xff", "4611686018427387904"};
+    static const char *tokens[] = {"{",
+                                   "}",
+                                   "[",
+                                   "]",
+                                   ",",
+                                   ":",
+                                   "\"",
+                                   "0",
+                                   "-1",
+                                   "18446744073709551615",
+                                   "1e9",
+                                   "null",
+                                   "true",
+                                   "\"F64\"",
+                                   "\"__metadata__\"",
+                                   "\\u0000",
+                                   "\xff",
+                                   "4611686018427387904"};
     int changes = 1 + (int)test_random(random, 0, 4);
     while (changes--) {
         size_t at = (size_t)test_random(random, 0, (double)size);
@@ -284,7 +325,8 @@ static size_t mutate(uint8_t *bytes, size_t size, size_t room, uint64_t *random)
         case 1: bytes[at] = (uint8_t)test_random(random, 0, 256); break;
         case 2: size = at; break;
         case 3: { // write a token over what is there
-            const char *token = tokens[(size_t)test_random(random, 0, sizeof tokens / sizeof *tokens)];
+            const char *token =
+                tokens[(size_t)test_random(random, 0, sizeof tokens / sizeof *tokens)];
             size_t n = strlen(token);
             if (at + n <= size) memcpy(bytes + at, token, n);
             break;
@@ -320,7 +362,8 @@ static void test_mutations(void **state) {
         size_t n = mutate(bytes, size, size + 1024, &random);
         write_file(path(), bytes, n);
         bt_status status = open_file(&err);
-        check(status == BT_OK || status == BT_ERROR_DATA || status == BT_ERROR_MEMORY, "mutation %zu gives %s", i, bt_status_name(status));
+        check(status == BT_OK || status == BT_ERROR_DATA || status == BT_ERROR_MEMORY,
+              "mutation %zu gives %s", i, bt_status_name(status));
         check(status == BT_OK || *err.text, "mutation %zu is refused without a word", i);
         if (status == BT_OK) read++;
     }
@@ -331,12 +374,18 @@ static void test_mutations(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accepted),       cmocka_unit_test(test_header_length),
-        cmocka_unit_test(test_offsets),        cmocka_unit_test(test_shapes),
-        cmocka_unit_test(test_json),           cmocka_unit_test(test_many_entries),
-        cmocka_unit_test(test_names),          cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_layout),         cmocka_unit_test(test_damage_is_seen),
-        cmocka_unit_test(test_failed_write_keeps_old), cmocka_unit_test(test_other_dtypes),
+        cmocka_unit_test(test_accepted),
+        cmocka_unit_test(test_header_length),
+        cmocka_unit_test(test_offsets),
+        cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_json),
+        cmocka_unit_test(test_many_entries),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_layout),
+        cmocka_unit_test(test_damage_is_seen),
+        cmocka_unit_test(test_failed_write_keeps_old),
+        cmocka_unit_test(test_other_dtypes),
         cmocka_unit_test(test_mutations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

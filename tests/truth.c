@@ -17,9 +17,15 @@ void array_free(array *a) {
     a->v = NULL;
 }
 
-double truth_relu(double x) { return isnan(x) ? x : x > 0 ? x : 0; }
-double truth_sigmoid(double x) { return 1 / (1 + exp(-x)); }
-double truth_gelu(double x) { return x * erfc(-x / sqrt(2)) / 2; }
+double truth_relu(double x) {
+    return isnan(x) ? x : x > 0 ? x : 0;
+}
+double truth_sigmoid(double x) {
+    return 1 / (1 + exp(-x));
+}
+double truth_gelu(double x) {
+    return x * erfc(-x / sqrt(2)) / 2;
+}
 
 static size_t count_of(const int *dim, int from, int to) {
     size_t n = 1;
@@ -151,8 +157,10 @@ array truth_reduce(array a, char op, unsigned axes, bool keep) {
     for (size_t i = 0; i < a.count; i++) {
         unravel(a.shape, i, c);
         double *to = &y.v[broadcast_at(y, a.shape.rank, c)];
-        if (op != 'x') *to += a.v[i];
-        else if (a.v[i] > *to || isnan(a.v[i])) *to = a.v[i];
+        if (op != 'x')
+            *to += a.v[i];
+        else if (a.v[i] > *to || isnan(a.v[i]))
+            *to = a.v[i];
     }
     for (size_t i = 0; i < y.count && op == 'm'; i++) y.v[i] /= (double)n;
     if (!keep) y.shape = gone;
@@ -210,8 +218,9 @@ array truth_conv2d(array x, array w, const array *bias, int stride, int padding)
         double sum = bias ? bias->v[to[1]] : 0;
         for (int l = 0; l < c * kh * kw; l++) {
             int ch = l / (kh * kw), i = l / kw % kh, j = l % kw;
-            sum += w.v[to[1] * c * kh * kw + l] * pixel(x, (size_t)(to[0] * c + ch), to[2] * stride + i - padding,
-                                                      to[3] * stride + j - padding, 0);
+            sum += w.v[to[1] * c * kh * kw + l] * pixel(x, (size_t)(to[0] * c + ch),
+                                                        to[2] * stride + i - padding,
+                                                        to[3] * stride + j - padding, 0);
         }
         y.v[at] = sum;
     }
