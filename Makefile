@@ -36,12 +36,13 @@ endif
 ISA_FLAGS_base   :=
 ISA_FLAGS_avx2   := -mavx2 -mfma
 ISA_FLAGS_avx512 := $(ISA_FLAGS_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
-ISAS := base $(if $(filter x86_64% amd64%,$(shell $(CC) -dumpmachine)),avx2 avx512)
+ISAS := $(if $(filter x86_64% amd64%,$(shell $(CC) -dumpmachine)),avx512 avx2) base
 
 ISA_SOURCES := $(wildcard src/device/cpu/*_isa.c)
 LIB_SOURCES := $(filter-out $(ISA_SOURCES),$(wildcard src/*/*.c src/device/cpu/*.c))
-LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/obj/%.o) \
-               $(foreach isa,$(ISAS),$(ISA_SOURCES:%.c=$(BUILD)/obj/%.$(isa).o))
+# (The slow ones first, so that no core waits for them at the end.)
+LIB_OBJECTS := $(foreach isa,$(ISAS),$(ISA_SOURCES:%.c=$(BUILD)/obj/%.$(isa).o)) \
+               $(LIB_SOURCES:%.c=$(BUILD)/obj/%.o)
 CLI_OBJECTS := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cli/*.c))
 EXAMPLES    := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c))
 TESTS       := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))

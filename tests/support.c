@@ -51,9 +51,11 @@ bool quick(void) {
     return text && *text;
 }
 
+const char *test_device = "cpu";
+
 bt_context *open_cpu(int threads) {
     bt_context *ctx = NULL;
-    bt_context_desc desc = {.device = "cpu", .threads = threads};
+    bt_context_desc desc = {.device = test_device, .threads = threads};
     bt_status status = bt_open(&desc, &ctx);
     test_ok(ctx, status, "bt_open", __FILE__, __LINE__);
     return ctx;

@@ -38,6 +38,7 @@ void skip_because(const char *reason);
 // Under sanitizers the long tests run on less (BT_TEST_QUICK).
 bool quick(void);
 
+extern const char *test_device; // what open_cpu opens; "cpu" at first
 bt_context *open_cpu(int threads);
 void *allocate(size_t bytes); // zeros; never NULL
 

@@ -201,7 +201,7 @@ VEC_INLINE void forward_tile(const plan *p, const int vectors, size_t first, con
     bool relu = p->args.epilogue == BT_MAP_RELU;
     VEC_UNROLL
     for (int r = 0; r < TILE; r++) {
-        if (r >= rows) break;
+        if (r >= rows) continue; // no break: the loop must unroll
         VEC_UNROLL
         for (int v = 0; v < vectors; v++) {
             vf result = relu ? v_max((vf){0}, sum[r][v]) : sum[r][v];
@@ -277,7 +277,7 @@ VEC_INLINE void scatter_tile(const plan *p, const int vectors, size_t first, con
     }
     VEC_UNROLL
     for (int r = 0; r < TILE; r++) {
-        if (r >= rows) break;
+        if (r >= rows) continue; // no break: the loop must unroll
         VEC_UNROLL
         for (int v = 0; v < vectors; v++) {
             VEC_UNROLL

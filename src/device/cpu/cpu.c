@@ -41,18 +41,24 @@ typedef struct isa {
     const bt_cpu_kernel *kernels;
 } isa;
 
-static isa best_isa(void) {
+// Instruction set `index` of this machine, the best first: each is a device of its own, so that any
+// of them can be tested and compared. The plain loops come last. kernels NULL: no more.
+static isa isa_at(int index) {
+    isa found[5];
+    int count = 0;
 #if defined(__x86_64__)
     __builtin_cpu_init();
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        return (isa){"AVX-512", bt_cpu_kernels_avx512};
-    if (avx2) return (isa){"AVX2", bt_cpu_kernels_avx2};
-    return (isa){"SSE2", bt_cpu_kernels_base};
+        found[count++] = (isa){"AVX-512", bt_cpu_kernels_avx512};
+    if (avx2) found[count++] = (isa){"AVX2", bt_cpu_kernels_avx2};
+    found[count++] = (isa){"SSE2", bt_cpu_kernels_base};
 #else
-    return (isa){"128-bit vectors", bt_cpu_kernels_base};
+    found[count++] = (isa){"128-bit vectors", bt_cpu_kernels_base};
 #endif
+    found[count++] = (isa){"plain loops", bt_cpu_reference_f32};
+    return index < count ? found[index] : (isa){NULL, NULL};
 }
 
 // The model name that Linux knows, or "CPU".
@@ -72,13 +78,15 @@ static void read_model(char *out, size_t bytes) {
 }
 
 static bool cpu_probe(int index, bt_device_info *out) {
-    if (index != 0) return false;
-    *out = (bt_device_info){.name = "cpu:0", .available = true};
+    const char *set = isa_at(index).name;
+    if (!set) return false;
+    *out = (bt_device_info){.available = true};
+    snprintf(out->name, sizeof out->name, "cpu:%d", index);
     char model[80];
     read_model(model, sizeof model);
     int cores = bt_core_count();
     snprintf(out->description, sizeof out->description, "%s, %d core%s, %s", model, cores,
-             cores == 1 ? "" : "s", best_isa().name);
+             cores == 1 ? "" : "s", set);
     long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     if (pages > 0 && page > 0) out->memory_bytes = (size_t)pages * (size_t)page;
     return true;
@@ -86,12 +94,13 @@ static bool cpu_probe(int index, bt_device_info *out) {
 
 static bt_status cpu_open(int index, const bt_context_desc *desc, bt_error *err, bt_device **out) {
     *out = NULL;
-    if (index != 0)
-        return bt_fail(err, BT_ERROR_DEVICE, "there is no device cpu:%d; all cores are cpu:0",
+    const bt_cpu_kernel *kernels = isa_at(index).kernels;
+    if (!kernels)
+        return bt_fail(err, BT_ERROR_DEVICE, "there is no device cpu:%d; see `bantam devices`",
                        index);
     bt_device *dev = calloc(1, sizeof *dev);
     if (!dev) return bt_fail_memory(err, "the CPU device", sizeof *dev);
-    dev->fast = best_isa().kernels;
+    dev->fast = kernels;
     bt_status status = bt_pool_open(desc ? desc->threads : 0, err, &dev->pool);
     if (status != BT_OK) {
         free(dev);
