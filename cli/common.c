@@ -59,6 +59,11 @@ int with_device(settings *s, int (*body)(bt_context *ctx, void *settings)) {
 // MNIST where it is found, else the built-in digits.
 static int default_data(settings *s) {
     enum { SETS = 32 };
+    const char *folder = opt_text(s, "data-dir");
+    struct stat info;
+    if (folder && (stat(folder, &info) || !S_ISDIR(info.st_mode)))
+        return fail(BT_ERROR_DATA, "the data folder %s (--data-dir or BANTAM_DATA) is not there",
+                    folder);
     bt_dataset_entry *sets = calloc(SETS, sizeof *sets);
     if (!sets) return fail(BT_ERROR_MEMORY, "out of memory for the list of data sets");
     int count = bt_dataset_list(opt_text(s, "data-dir"), sets, SETS);

@@ -68,8 +68,11 @@ static int print_evaluation_json(const bt_evaluation *e, const bt_model *model,
 
 static int evaluate(bt_context *ctx, settings *s, bt_model *model, bt_dataset *set) {
     bt_dataset_info data;
+    bt_model_desc m;
     bt_evaluation e;
     bt_dataset_describe(set, &data);
+    bt_model_describe(model, &m);
+    data.classes = m.classes; // no fewer than the data's, and any of them may be predicted
     int32_t *predicted = calloc((size_t)data.count + 1, sizeof *predicted);
     int *matrix = calloc((size_t)data.classes * (size_t)data.classes, sizeof *matrix);
     bt_status status = BT_ERROR_MEMORY;

@@ -109,14 +109,24 @@ static int open_sets(training *t) {
     if (opt(s, "data")->from == FROM_CHECKPOINT && *t->data_sha256 &&
         strcmp(info.sha256, t->data_sha256))
         return fail(BT_ERROR_DATA,
-                    "%s: not the files that %s was trained on (SHA-256 %.12s... and "
-                    "%.12s...); name the data to go on all the same",
-                    info.source, t->checkpoint, info.sha256, t->data_sha256);
+                    "the data (%s, %d samples) is not what %s was trained on (SHA-256 %.12s... and "
+                    "%.12s...); resume with the same --limit and files",
+                    info.name, info.count, t->checkpoint, info.sha256, t->data_sha256);
+    if (*t->data_sha256 && strcmp(info.sha256, t->data_sha256))
+        note(s,
+             "warning: the run goes on with other data (%s) than it was trained on; accuracies "
+             "before and after do not compare",
+             info.name);
     if (split > 0)
         CHECK(t->ctx, bt_dataset_split(t->ctx, all, split, (uint64_t)opt_number(s, "seed"),
                                        &t->train, &t->validation));
     CHECK(t->ctx, open_data(t->ctx, s, true, 0, &t->test));
-    return 0;
+    bt_dataset_info test;
+    bt_dataset_describe(t->test, &test);
+    if (test.height == info.height && test.width == info.width && test.channels == info.channels)
+        return 0;
+    return fail(BT_ERROR_DATA, "%s: images of %d x %d, but those to train on (%s) are %d x %d",
+                test.source, test.height, test.width, info.source, info.height, info.width);
 }
 
 static int make_model(training *t) {
@@ -126,13 +136,14 @@ static int make_model(training *t) {
         CHECK(t->ctx, bt_model_load(t->ctx, t->checkpoint, dtype, &t->model));
         return 0;
     }
-    bt_dataset_info info;
+    bt_dataset_info info, test;
     bt_dataset_describe(t->train, &info);
+    bt_dataset_describe(t->test, &test);
     bt_model_desc desc = {.spec = s->args[0],
                           .channels = info.channels,
                           .height = info.height,
                           .width = info.width,
-                          .classes = info.classes,
+                          .classes = test.classes > info.classes ? test.classes : info.classes,
                           .init = opt_is(s, "init", "xavier") ? BT_INIT_XAVIER : BT_INIT_HE,
                           .seed = (uint64_t)opt_number(s, "seed"),
                           .dtype = dtype};
@@ -232,6 +243,26 @@ static bt_answer on_progress(void *user, const bt_progress *now) {
     return BT_SAVE;
 }
 
+// A run that failed says so in its run.json too, if that can be written; one that never started
+// leaves nothing.
+static int record_failure(training *t, bt_status status) {
+    char text[1200];
+    int code = t->write_error ? BT_ERROR_MEMORY : (int)status;
+    if (t->failure) return t->failure;
+    if (t->write_error)
+        snprintf(text, sizeof text, "the metrics or the loss log of %s cannot be written: %s",
+                 t->dir.path, strerror(t->write_error));
+    else
+        snprintf(text, sizeof text, "%s", bt_error_text(t->ctx));
+    fail(code, "%s", text);
+    if (!t->started && !*t->checkpoint) rundir_discard(&t->dir);
+    if (!t->started) return code;
+    json_object_set_new(t->dir.record, "status", json_string("failed"));
+    json_object_set_new(t->dir.record, "error", json_string(text));
+    rundir_try_save(&t->dir);
+    return code;
+}
+
 // The final figures, as run.json keeps them and --json prints them. `test` NULL: not evaluated.
 static json_t *describe_result(const training *t, const bt_train_result *r,
                                const bt_evaluation *test) {
@@ -265,7 +296,8 @@ static int leave_files(training *t, const char *status, json_t *result) {
 static int finish(training *t, const bt_train_result *r) {
     bool stopped = r->stop && !strcmp(r->stop, "asked");
     bt_evaluation test;
-    if (!stopped) CHECK(t->ctx, bt_evaluate(t->ctx, t->model, t->test, 0, &test, NULL));
+    bt_status status = stopped ? BT_OK : bt_evaluate(t->ctx, t->model, t->test, 0, &test, NULL);
+    if (status != BT_OK) return record_failure(t, status);
     json_t *result = describe_result(t, r, stopped ? NULL : &test);
     if (r->profile) t->profile = profile_rows(r->profile, r->profile_count);
     if (!result) return fail(BT_ERROR_MEMORY, "out of memory for the result");
@@ -283,31 +315,11 @@ static int finish(training *t, const bt_train_result *r) {
     if (opt_flag(t->s, "json")) return 0;
     if (t->profile) profile_print(t->profile);
     char rate[16];
-    printf("test accuracy %.2f +- %.2f %% (%d/%d), loss %.4f\n", 100 * test.accuracy,
-           100 * test.standard_error, test.correct, test.count, test.loss);
+    printf("%s: test accuracy %.2f +- %.2f %% (%d/%d), loss %.4f\n", opt_text(t->s, "data"),
+           100 * test.accuracy, 100 * test.standard_error, test.correct, test.count, test.loss);
     printf("%u steps in %.2f s, %s images/s; %s\n", r->steps, r->seconds,
            short_number(r->images_per_second, rate), t->dir.path);
     return 0;
-}
-
-// A run that failed says so in its run.json too, if that can be written; one that never started
-// leaves nothing.
-static int record_failure(training *t, bt_status status) {
-    char text[1200];
-    int code = t->write_error ? BT_ERROR_MEMORY : (int)status;
-    if (t->failure) return t->failure;
-    if (t->write_error)
-        snprintf(text, sizeof text, "the metrics or the loss log of %s cannot be written: %s",
-                 t->dir.path, strerror(t->write_error));
-    else
-        snprintf(text, sizeof text, "%s", bt_error_text(t->ctx));
-    fail(code, "%s", text);
-    if (!t->started && !*t->checkpoint) rundir_discard(&t->dir);
-    if (!t->started) return code;
-    json_object_set_new(t->dir.record, "status", json_string("failed"));
-    json_object_set_new(t->dir.record, "error", json_string(text));
-    rundir_try_save(&t->dir);
-    return code;
 }
 
 // The text that the checkpoint keeps for --resume and eval; NULL when memory ran out.
@@ -375,6 +387,8 @@ static int check(training *t) {
     if (opt_is(s, "opt", "sgd") && opt(s, "momentum")->from == FROM_COMMAND_LINE)
         return fail(BT_ERROR_USAGE, "--opt sgd has no momentum; use --opt momentum");
     const char *resume = opt_text(s, "resume");
+    if (resume && opt_text(s, "init-from"))
+        return fail(BT_ERROR_USAGE, "--resume has weights already; --init-from starts a new run");
     int code = resume ? find_checkpoint(resume, t->checkpoint) : 0;
     // In a context of its own, because the checkpoint may name the device.
     if (!code && resume) code = with_context("cpu", 1, merge_checkpoint, t);

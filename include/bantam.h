@@ -152,7 +152,8 @@ bt_status bt_write(bt_context *ctx, bt_tensor t, const void *data, size_t bytes)
 bt_status bt_print(bt_context *ctx, bt_tensor t, FILE *out);
 
 // Everything made after bt_mark can be freed together, tensors and programs alike; handles made
-// since then are dead afterwards.
+// since then are dead afterwards. At most 64 marks are open at a time; the next one is 0, which
+// frees nothing.
 uint32_t bt_mark(const bt_context *ctx);
 void bt_release(bt_context *ctx, uint32_t mark);
 

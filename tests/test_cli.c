@@ -419,6 +419,18 @@ static void test_bad_data(void **state) {
     free(fine(SMALL "--epochs 1 --out @/of28 --quiet"));
     wrong(&plain, 3, "5",
           "eval @/of28/checkpoints/last.safetensors @/five"); // 5 x 5 images for a 28 x 28 model
+    // Classes that only one of model, training part and test part has.
+    free(fine("train fc4 @/five --epochs 1 --val-split 0 --out @/of4 --quiet"));
+    labels[11] = 1;
+    write_file(in_scratch("five/t10k-labels-idx1-ubyte"), labels, sizeof labels);
+    free(fine("eval @/of4/checkpoints/last.safetensors @/five"));
+    labels[11] = 9;
+    write_file(in_scratch("five/t10k-labels-idx1-ubyte"), labels, sizeof labels);
+    free(fine("train fc10 @/five --epochs 1 --val-split 0 --out @/of10 --quiet"));
+    images[11] = 4, images[15] = 4; // 4 x 4
+    write_file(in_scratch("five/t10k-images-idx3-ubyte"), images, 16 + 4 * 16);
+    wrong(&plain, 3, "images of 4 x 4", "train fc10 @/five --val-split 0 --out @/never");
+    images[11] = 5, images[15] = 5;
     write_file(in_scratch("five/train-images-idx3-ubyte"), images, sizeof images - 1);
     wrong(&plain, 3, "train-images", "train fc10 @/five --out @/never");
     write_file(in_scratch("five/train-images-idx3-ubyte"), labels, sizeof labels);

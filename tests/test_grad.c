@@ -183,6 +183,21 @@ static void test_independent_is_zero(void **state) {
     bt_close(ctx);
 }
 
+// The walk ends at what was asked for: what made it needs no gradient.
+static void test_of_a_result(void **state) {
+    (void)state;
+    bt_context *ctx = open_cpu(1);
+    const uint8_t images[2] = {51, 255}, labels[2] = {0, 1};
+    bt_dataset *set;
+    ok(ctx, bt_dataset_make(ctx, images, labels, 2, 1, 1, 1, 2, &set));
+    bt_tensor x = bt_dataset_batch(ctx, &(bt_batch_desc){.set = set, .batch = 2}).images, grad;
+    ok(ctx, bt_grad(ctx, bt_sum(ctx, bt_mul(ctx, x, x), 0, false), &x, 1, &grad));
+    double *g = read_doubles(ctx, grad, NULL);
+    check(g[1] == 2, "the gradient of a picture is %g", g[1]);
+    free(g);
+    bt_close(ctx);
+}
+
 static void test_relu_at_zero(void **state) {
     (void)state;
     bt_context *ctx = open_cpu(1);
@@ -247,14 +262,14 @@ static void test_nets(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_unary),        cmocka_unit_test(test_binary),
-        cmocka_unit_test(test_scalar),       cmocka_unit_test(test_matmul),
-        cmocka_unit_test(test_shapes),       cmocka_unit_test(test_reduce),
-        cmocka_unit_test(test_softmax),      cmocka_unit_test(test_conv),
-        cmocka_unit_test(test_pool),         cmocka_unit_test(test_loss),
-        cmocka_unit_test(test_used_twice),   cmocka_unit_test(test_independent_is_zero),
-        cmocka_unit_test(test_relu_at_zero), cmocka_unit_test(test_max_ties),
-        cmocka_unit_test(test_nets),
+        cmocka_unit_test(test_unary),       cmocka_unit_test(test_binary),
+        cmocka_unit_test(test_scalar),      cmocka_unit_test(test_matmul),
+        cmocka_unit_test(test_shapes),      cmocka_unit_test(test_reduce),
+        cmocka_unit_test(test_softmax),     cmocka_unit_test(test_conv),
+        cmocka_unit_test(test_pool),        cmocka_unit_test(test_loss),
+        cmocka_unit_test(test_used_twice),  cmocka_unit_test(test_independent_is_zero),
+        cmocka_unit_test(test_of_a_result), cmocka_unit_test(test_relu_at_zero),
+        cmocka_unit_test(test_max_ties),    cmocka_unit_test(test_nets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

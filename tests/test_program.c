@@ -91,11 +91,27 @@ static bt_tensor bad_rank(bt_context *ctx, bt_tensor a, bt_tensor b) {
     return bt_zeros(ctx, BT_F32, (bt_shape){.rank = 5});
 }
 
+// What overflows an int before it is seen to be too large.
+static bt_tensor bad_columns(bt_context *ctx, bt_tensor a, bt_tensor b) {
+    (void)a, (void)b;
+    bt_tensor x = bt_zeros(ctx, BT_F32, BT_SHAPE(1, 2, 1, 1));
+    return bt_im2col(ctx, x, 65536, 32769, 65536, 65536);
+}
+static bt_tensor bad_empty_pool(bt_context *ctx, bt_tensor a, bt_tensor b) {
+    (void)a, (void)b;
+    return bt_max_pool(ctx, bt_zeros(ctx, BT_F32, BT_SHAPE(1, 1, 0, 0)), 2, 0, 1);
+}
+static bt_tensor bad_broadcast(bt_context *ctx, bt_tensor a, bt_tensor b) {
+    (void)b;
+    return bt_broadcast(ctx, a, (bt_shape){.rank = 40});
+}
+
 static void test_impossible_operators(void **state) {
     (void)state;
-    static const bad_fn all[] = {bad_add,   bad_dtypes, bad_integers, bad_reshape,  bad_two_free,
-                                 bad_order, bad_axis,   bad_axes,     bad_conv,     bad_kernel,
-                                 bad_pool,  bad_labels, bad_size,     bad_negative, bad_rank};
+    static const bad_fn all[] = {
+        bad_add,  bad_dtypes,   bad_integers, bad_reshape, bad_two_free,   bad_order,
+        bad_axis, bad_axes,     bad_conv,     bad_kernel,  bad_pool,       bad_labels,
+        bad_size, bad_negative, bad_rank,     bad_columns, bad_empty_pool, bad_broadcast};
     bt_context *ctx = open_cpu(1);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         bt_tensor a = bt_zeros(ctx, BT_F32, BT_SHAPE(2, 3)),
@@ -204,6 +220,33 @@ static void test_bad_grad(void **state) {
     bt_close(ctx);
 }
 
+static void test_bad_program(void **state) {
+    (void)state;
+    bt_context *ctx = open_cpu(1);
+    bt_program *p;
+    bt_tensor loss = bt_input(ctx, BT_F64, BT_SCALAR, NULL),
+              logits = bt_input(ctx, BT_F32, BT_SHAPE(4, 3), NULL),
+              labels = bt_input(ctx, BT_I32, BT_SHAPE(4), NULL);
+    bt_program_desc mixed = {.loss = loss, .logits = logits, .labels = labels};
+    bt_program_desc many = {.loss = logits};
+    refused(ctx, BT_ERROR_USAGE, "f32", bt_program_make(ctx, &mixed, &p));
+    refused(ctx, BT_ERROR_USAGE, "one number", bt_program_make(ctx, &many, &p));
+    bt_close(ctx);
+}
+
+// A layout of 4 10^9 numbers, which no vectorised kernel makes.
+static void test_wide_padding(void **state) {
+    (void)state;
+    bt_context *ctx = open_cpu(1);
+    bt_tensor x = bt_ones(ctx, BT_F32, BT_SHAPE(1, 1000, 1, 1)),
+              y = bt_conv2d(ctx, x, x, (bt_tensor){0}, 1000, 1000);
+    size_t count;
+    double *v = read_doubles(ctx, y, &count);
+    check(count == 9 && v[4] == 1000 && v[0] == 0, "%zu results, %g in the middle", count, v[4]);
+    free(v);
+    bt_close(ctx);
+}
+
 static void test_no_device(void **state) {
     (void)state;
     bt_context *ctx = NULL;
@@ -211,6 +254,9 @@ static void test_no_device(void **state) {
     check(status == BT_ERROR_DEVICE || status == BT_ERROR_USAGE, "\"abacus\" gives %s",
           bt_status_name(status));
     check(ctx && strstr(bt_error_text(ctx), "abacus"), "the sentence does not name it");
+    bt_error_reset(ctx); // a context without a device refuses, and does not crash
+    refused(ctx, BT_ERROR_DEVICE, "bt_open",
+            bt_program_make(ctx, &(bt_program_desc){0}, &(bt_program *){NULL}));
     bt_close(ctx);
     check(bt_devices(NULL, 0) >= 1, "no device at all");
     bt_device_info info[8];
@@ -437,6 +483,8 @@ int main(void) {
         cmocka_unit_test(test_print),
         cmocka_unit_test(test_release_gives_back),
         cmocka_unit_test(test_bad_grad),
+        cmocka_unit_test(test_bad_program),
+        cmocka_unit_test(test_wide_padding),
         cmocka_unit_test(test_no_device),
         cmocka_unit_test(test_nothing_is_allocated),
         cmocka_unit_test(test_fusion_and_plan),

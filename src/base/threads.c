@@ -54,7 +54,8 @@ static void sleep_until_changed(bt_pool *pool, unsigned generation) {
 void bt_pool_barrier(bt_pool *pool) {
     if (pool->workers == 1) return;
     unsigned generation = atomic_load(&pool->generation);
-    if (atomic_fetch_add(&pool->arrived, 1) == pool->workers - 1) {
+    int before = atomic_fetch_add(&pool->arrived, 1);
+    if (before == pool->workers - 1) { // read after arriving: bt_pool_open may shrink the pool
         atomic_store(&pool->arrived, 0);
         atomic_fetch_add(&pool->generation, 1);
         if (atomic_load(&pool->sleepers) > 0) {
@@ -99,6 +100,7 @@ bt_status bt_pool_open(int workers, bt_error *err, bt_pool **out) {
                        "threads is %d; it must be 1 to %d, or 0 for one per core", workers,
                        WORKERS_MAX);
     if (workers == 0) workers = bt_core_count();
+    if (workers > WORKERS_MAX) workers = WORKERS_MAX; // of a machine with more cores
     bt_pool *pool = aligned_alloc(64, (sizeof *pool + 63) / 64 * 64);
     if (!pool) return bt_fail_memory(err, "the thread pool", sizeof *pool);
     memset(pool, 0, sizeof *pool);

@@ -272,10 +272,11 @@ bt_status bt_dataset_split(bt_context *ctx, const bt_dataset *set, double fracti
     *first = *second = NULL;
     int taken = fraction > 0 && fraction < 1 ? (int)lround(fraction * count) : 0;
     if (taken < 1 || taken >= count)
-        return bt_fail(err, BT_ERROR_USAGE,
-                       "a fraction of %g of %d samples leaves one part empty; take one between 0 "
-                       "and 1",
-                       fraction, count);
+        return bt_fail(
+            err, BT_ERROR_USAGE,
+            "a split of %g of %d samples leaves one part empty; train without validation "
+            "(--val-split 0) or on more samples",
+            fraction, count);
     uint8_t *chosen = calloc((size_t)count, 1);
     if (!chosen) return bt_fail_memory(err, "a split", (size_t)count);
     uint32_t key = bt_philox(seed, BT_STREAM_SPLIT, 0).v[0];

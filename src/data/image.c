@@ -40,14 +40,14 @@ static bt_status fail_png(const png_image *image, const char *name, bt_error *er
 
 static bt_status read_png(bt_bytes file, const char *name, bt_error *err, picture *out) {
     png_image image = {.version = PNG_IMAGE_VERSION};
-    const png_color black = {0, 0, 0}; // what shows through transparent pixels
+    const png_color paper = {255, 255, 255}; // what shows through transparent pixels
     if (!png_image_begin_read_from_memory(&image, file.data, file.size))
         return fail_png(&image, name, err);
     bt_status status = check_size(image.height, image.width, name, err);
     image.format = PNG_FORMAT_GRAY;
     if (status == BT_OK && !(out->data = malloc(PNG_IMAGE_SIZE(image))))
         status = bt_fail_memory(err, name, PNG_IMAGE_SIZE(image));
-    if (status == BT_OK && !png_image_finish_read(&image, &black, out->data, 0, NULL))
+    if (status == BT_OK && !png_image_finish_read(&image, &paper, out->data, 0, NULL))
         status = fail_png(&image, name, err);
     out->count = 1;
     out->height = (int)image.height;

@@ -327,15 +327,28 @@ static bt_status copy_metadata(st_reader *r, bt_st_file *out) {
     return BT_OK;
 }
 
+// Where the 64 digits of `hash` stand in a header as this writer makes it; NULL: nowhere.
+static uint8_t *find_hash(const bt_bytes *header, const char *hash) {
+    char text[HASH_BYTES + 16];
+    int length = snprintf(text, sizeof text, "\"sha256\":\"%.64s\"", hash);
+    uint8_t *at = memmem(header->data, header->size, text, (size_t)length);
+    return at ? at + 10 : NULL;
+}
+
+// The hash is of the whole file with zeros in the place of the hash itself, so that metadata, names
+// and shapes are covered as the numbers are.
 static bt_status check_hash(st_reader *r, const bt_st_file *file) {
     const char *want = bt_st_metadata(file, "sha256");
     char have[HASH_BYTES + 1];
     if (!want) return BT_OK;
-    bt_bytes section = {r->file.data + 8 + r->header, r->file.size - 8 - r->header};
-    bt_sha256(&section, 1, have);
+    bt_bytes header = {r->file.data, 8 + r->header};
+    uint8_t *digits = strlen(want) == HASH_BYTES ? find_hash(&header, want) : NULL;
+    if (!digits) return FAIL(r, "'%.200s' is damaged: its metadata's sha256 is no hash", r->path);
+    memset(digits, '0', HASH_BYTES);
+    bt_sha256(&r->file, 1, have);
     if (strcmp(want, have) == 0) return BT_OK;
-    return FAIL(r, "'%.200s' is damaged: the SHA-256 of its data is %s, its metadata says %.64s",
-                r->path, have, want);
+    return FAIL(r, "'%.200s' is damaged: its SHA-256 is %s, its metadata says %.64s", r->path, have,
+                want);
 }
 
 static bt_status read_file(st_reader *r, bt_st_file *out) {
@@ -455,16 +468,21 @@ static bt_status make_section(const bt_st_tensor *tensors, int count, bt_error *
 
 static bt_status make_file(const bt_st_tensor *sorted, int tensor_count, const bt_st_pair *metadata,
                            int metadata_count, bt_error *err, json_t *root, bt_bytes parts[2]) {
-    char hash[HASH_BYTES + 1];
+    char hash[HASH_BYTES + 1], zeros[HASH_BYTES + 1] = {0};
     size_t begin = 0;
+    memset(zeros, '0', HASH_BYTES);
     BT_TRY(make_section(sorted, tensor_count, err, &parts[1]));
-    bt_sha256(&parts[1], 1, hash);
-    BT_TRY(make_metadata(metadata, metadata_count, hash, err, root));
+    BT_TRY(make_metadata(metadata, metadata_count, zeros, err, root));
     for (int i = 0; i < tensor_count; i++) {
         BT_TRY(describe(root, &sorted[i], begin, err));
         begin += sorted[i].bytes;
     }
-    return make_header(root, err, &parts[0]);
+    BT_TRY(make_header(root, err, &parts[0]));
+    bt_sha256(parts, 2, hash);
+    uint8_t *digits = find_hash(&parts[0], zeros);
+    if (!digits) return bt_fail(err, BT_ERROR_INTERNAL, "a safetensors header has no sha256");
+    memcpy(digits, hash, HASH_BYTES);
+    return BT_OK;
 }
 
 bt_status bt_st_write(const char *path, const bt_st_tensor *tensors, int tensor_count,

@@ -30,7 +30,7 @@ typedef struct bt_st_file {
 } bt_st_file;
 
 // Reads and checks a whole file. Free with bt_st_close, also after a failure. When the metadata has
-// "sha256" (hex of the data section, as bt_st_write puts it there) it is verified.
+// "sha256" (as bt_st_write puts it there: hex, of the file with zeros in its place) it is verified.
 bt_status bt_st_open(const char *path, bt_error *err, bt_st_file *out) BT_MUST_CHECK;
 void bt_st_close(bt_st_file *file);
 
@@ -39,7 +39,7 @@ const char *bt_st_metadata(const bt_st_file *file, const char *key);      // NUL
 
 // Writes to a temporary file in the same folder, fsync, rename, fsync of the folder; the old file
 // stays whole until the new one is. Tensors are sorted as the reference does (docs/formats.md);
-// adds "sha256" of the data section to the metadata.
+// adds "sha256" of the whole file to the metadata.
 bt_status bt_st_write(const char *path, const bt_st_tensor *tensors, int tensor_count,
                       const bt_st_pair *metadata, int metadata_count, bt_error *err) BT_MUST_CHECK;
 

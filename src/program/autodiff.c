@@ -29,7 +29,9 @@ static void mark_dependent(bt_context *ctx, tape *t, bt_tensor loss, const bt_te
 static void differentiate(bt_context *ctx, tape *t, uint32_t id) {
     const bt_node node = ctx->nodes[id];
     bt_tensor dx[BT_INPUTS_MAX] = {{0}};
-    if (node.op == BT_OP_LEAF) return;
+    bool passes = false; // nothing to do where the walk ends: at a leaf, or at what was asked for
+    for (int i = 0; i < BT_INPUTS_MAX; i++) passes |= node.in[i] && t->depends[node.in[i]];
+    if (!passes) return;
     if (!bt_op_table[node.op].grad) {
         bt_graph_fail(ctx, "%s has no gradient", bt_op_table[node.op].name);
         return;

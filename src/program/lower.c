@@ -139,6 +139,7 @@ void bt_lower_emit(bt_lowering *lo, const bt_emission *e, const void *args, size
     for (int i = 0; i < 3; i++) l->launch.grid[i] = e->grid[i] ? e->grid[i] : 1;
     memcpy(l->launch.scalars, args, args_bytes);
     l->flops = e->flops;
+    l->bytes = e->bytes;
     label(lo, e->kernel, l->label, sizeof l->label);
     for (int i = 0; i < l->launch.binding_count; i++) {
         bt_slot *slot = &lo->slots[e->binding[i]];

@@ -17,7 +17,7 @@ typedef struct bt_lowered_launch {
     bt_launch launch;
     bt_storage binding[BT_BINDINGS_MAX];
     char label[48];
-    double flops;
+    double flops, bytes; // as in bt_emission
 } bt_lowered_launch;
 
 // What fusion decided about a node.

@@ -14,11 +14,16 @@ static bt_status check_desc(bt_context *ctx, const bt_program_desc *d) {
             return bt_error_of(ctx)->status;
     if (d->loss.id && !bt_graph_has_reals(ctx, "bt_program_make", d->loss, d->loss))
         return bt_error_of(ctx)->status;
+    if (d->loss.id && bt_shape_count(bt_node_of(ctx, d->loss)->shape) != 1)
+        return bt_fail(bt_error_of(ctx), BT_ERROR_USAGE,
+                       "bt_program_make: the loss has shape %s; it must be one number",
+                       bt_shape_text(bt_node_of(ctx, d->loss)->shape));
     if (!d->logits.id != !d->labels.id)
         return bt_fail(bt_error_of(ctx), BT_ERROR_USAGE,
                        "bt_program_make: logits and labels are given together or not at all");
     if (!d->logits.id) return BT_OK;
-    if (!bt_graph_has_reals(ctx, "bt_program_make", d->logits, d->logits) ||
+    // One kernel reads loss and logits, so they have one dtype.
+    if (!bt_graph_has_reals(ctx, "bt_program_make", d->logits, d->loss.id ? d->loss : d->logits) ||
         !bt_graph_has(ctx, "bt_program_make", d->labels))
         return bt_error_of(ctx)->status;
     bt_shape logits = bt_node_of(ctx, d->logits)->shape, labels = bt_node_of(ctx, d->labels)->shape;
@@ -111,7 +116,7 @@ bt_status bt_lowering_finish(bt_lowering *lo, bt_program *p) {
         memcpy(p->infos[i].label, l->label, sizeof l->label);
         p->infos[i].kernel = (bt_kernel_id)l->launch.kernel;
         p->infos[i].flops = l->flops;
-        p->infos[i].bytes = launch_bytes(&l->launch);
+        p->infos[i].bytes = l->bytes > 0 ? l->bytes : launch_bytes(&l->launch);
         p->stats.flops += l->flops;
         status = bt_launch_validate(&launches[i], l->label, bt_error_of(ctx));
     }

@@ -81,7 +81,8 @@ static double element(const void *data, bt_dtype dtype, size_t i) {
 
 static void print_level(FILE *out, const bt_node *node, const void *data, int axis, size_t offset) {
     if (axis == node->shape.rank) {
-        fprintf(out, "%.5g", element(data, node->dtype, offset));
+        bool real = node->dtype == BT_F32 || node->dtype == BT_F64;
+        fprintf(out, real ? "%.5g" : "%.10g", element(data, node->dtype, offset));
         return;
     }
     int n = node->shape.dim[axis];

@@ -92,6 +92,9 @@ void bt_scope(bt_context *ctx, const char *name) {
 
 bt_status bt_buffer_make(bt_context *ctx, size_t bytes, bt_buffer **out) {
     *out = NULL;
+    if (!ctx->device)
+        return bt_fail(bt_error_of(ctx), BT_ERROR_DEVICE,
+                       "this context has no device, because bt_open failed; close it");
     bt_buffer *buffer = calloc(1, sizeof *buffer);
     if (!buffer) return bt_fail_memory(bt_error_of(ctx), "a buffer", sizeof *buffer);
     if (bytes == 0) bytes = BT_BINDING_ALIGN;

@@ -1,7 +1,7 @@
 // Convolution and its two gradients; im2col and its adjoint.
 #include "tensor/graph.h"
 
-#include <string.h>
+#include <limits.h>
 
 // Fills in the output size of a window of kh x kw over [h, w]; false with a sentence where none
 // fits.
@@ -9,9 +9,8 @@ static bool window_fits(bt_context *ctx, const char *op, bt_conv_args *a, int st
     if (stride == 0) stride = 1;
     if (stride < 0 || padding < 0 || stride > 1 << 16 || padding > 1 << 16) {
         bt_graph_fail(ctx,
-                      "%s: stride %d, padding %d; the stride is at least 1 and the padding at "
-                      "least 0",
-                      op, stride, padding);
+                      "%s: stride %d, padding %d; the stride is 1 to %d and the padding 0 to %d",
+                      op, stride, padding, 1 << 16, 1 << 16);
         return false;
     }
     a->stride = (uint32_t)stride;
@@ -75,7 +74,13 @@ bt_tensor bt_im2col(bt_context *ctx, bt_tensor x, int kh, int kw, int stride, in
                          .kh = (uint32_t)kh,
                          .kw = (uint32_t)kw};
     if (!window_fits(ctx, "im2col", &args, stride, padding)) return (bt_tensor){0};
-    bt_shape shape = BT_SHAPE(sx.dim[0], sx.dim[1] * kh * kw, (int)(args.oh * args.ow));
+    int64_t taps = (int64_t)kh * kw, pixels = (int64_t)args.oh * args.ow;
+    if (pixels > INT_MAX || taps > INT_MAX || taps * sx.dim[1] > INT_MAX)
+        return bt_graph_fail(ctx,
+                             "im2col: %dx%d windows at %ux%u places of %s are 2^31 numbers or "
+                             "more",
+                             kh, kw, args.oh, args.ow, bt_shape_text(sx));
+    bt_shape shape = BT_SHAPE(sx.dim[0], sx.dim[1] * (int)taps, (int)pixels);
     return bt_node_add(ctx, &(bt_node){.op = BT_OP_IM2COL,
                                        .in = {x.id},
                                        .dtype = bt_node_of(ctx, x)->dtype,

@@ -19,12 +19,14 @@ bt_tensor bt_gather_node(bt_context *ctx, bt_tensor bytes, bt_tensor labels, bt_
 BT_LOWER(gather) {
     const bt_node *node = bt_lower_node(lo, id);
     const bt_gather_args *args = &node->attr.gather;
+    double numbers = (double)args->batch * args->pixels; // of the whole set, only these are read
     bt_emit_gather_batch(
         lo,
         (bt_emission){.dtype = node->dtype,
                       .binding = {bt_lower_value(lo, node->in[0]), bt_lower_value(lo, node->in[1]),
                                   bt_lower_value(lo, node->in[2]), bt_lower_state(lo),
                                   bt_lower_value(lo, id), bt_lower_second(lo, id)},
-                      .grid = {bt_groups((size_t)args->batch * args->pixels), 1, 1}},
+                      .grid = {bt_groups((size_t)args->batch * args->pixels), 1, 1},
+                      .bytes = numbers * (1 + (double)bt_dtype_size(node->dtype))},
         args);
 }

@@ -132,7 +132,6 @@ uint32_t bt_groups(size_t n) {
 
 static bt_tensor leaf(bt_context *ctx, bt_dtype dtype, bt_shape shape, const void *data,
                       bool writable, bool parameter) {
-    if (!ctx->device) return (bt_tensor){0}; // bt_open failed and has said why
     if (!shape_is_possible(shape))
         return bt_graph_fail(ctx,
                              "shape %s of rank %d: ranks are 0 to %d, dimensions not negative, "

@@ -174,6 +174,7 @@ typedef struct bt_emission {
     bt_storage binding[BT_BINDINGS_MAX];
     uint32_t grid[3];
     double flops; // useful arithmetic
+    double bytes; // moved; 0: each binding once
 } bt_emission;
 
 // Appends a launch. `args` is the kernel's struct; see bt_emit_* below for the typed form.

@@ -176,7 +176,8 @@ bt_tensor bt_broadcast(bt_context *ctx, bt_tensor a, bt_shape shape) {
     if (!bt_graph_has_reals(ctx, "broadcast", a, a)) return (bt_tensor){0};
     const bt_node *from = bt_node_of(ctx, a);
     bt_shape result;
-    if (!broadcast_shape(from->shape, shape, &result) || !bt_shape_equal(result, shape))
+    if (shape.rank > BT_RANK_MAX || !broadcast_shape(from->shape, shape, &result) ||
+        !bt_shape_equal(result, shape))
         return bt_graph_fail(ctx, "broadcast: %s does not repeat to %s", bt_shape_text(from->shape),
                              bt_shape_text(shape));
     return bt_node_add(

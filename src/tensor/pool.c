@@ -13,16 +13,17 @@ static bt_tensor pool(bt_context *ctx, const char *name, bt_op op, bt_tensor x, 
                              "%s: size %d, stride %d, padding %d; size and stride are at least "
                              "1 and the padding at most half the size",
                              name, size, stride, padding);
-    int h = sx.dim[2] + 2 * padding, w = sx.dim[3] + 2 * padding;
-    if (h < size || w < size)
+    int64_t h = sx.dim[2] + 2 * (int64_t)padding, w = sx.dim[3] + 2 * (int64_t)padding;
+    // A window over padding alone would have no maximum.
+    if (h < size || w < size || sx.dim[2] == 0 || sx.dim[3] == 0)
         return bt_graph_fail(ctx, "%s: a window of %dx%d does not fit an image of %dx%d", name,
                              size, size, sx.dim[2], sx.dim[3]);
-    bt_node node = {
-        .op = op,
-        .in = {x.id},
-        .dtype = bt_node_of(ctx, x)->dtype,
-        .shape = BT_SHAPE(sx.dim[0], sx.dim[1], (h - size) / stride + 1, (w - size) / stride + 1)};
-    node.attr.pool = (bt_pool_args){.planes = (uint32_t)(sx.dim[0] * sx.dim[1]),
+    bt_node node = {.op = op,
+                    .in = {x.id},
+                    .dtype = bt_node_of(ctx, x)->dtype,
+                    .shape = BT_SHAPE(sx.dim[0], sx.dim[1], (int)((h - size) / stride + 1),
+                                      (int)((w - size) / stride + 1))};
+    node.attr.pool = (bt_pool_args){.planes = (uint32_t)sx.dim[0] * (uint32_t)sx.dim[1],
                                     .h = (uint32_t)sx.dim[2],
                                     .w = (uint32_t)sx.dim[3],
                                     .oh = (uint32_t)node.shape.dim[2],

@@ -30,7 +30,7 @@ static bt_tensor upload_labels(bt_context *ctx, const bt_dataset *base) {
 static bool make_resident(bt_context *ctx, bt_dataset *set) {
     bt_dataset *base = set->base;
     const bt_dataset_info *info = &base->info;
-    if (!base->images_id) {
+    if (!base->images_id || !base->labels_id) {
         bt_shape shape = BT_SHAPE((int)base->total, info->channels, info->height, info->width);
         base->images_id = bt_from(ctx, BT_U8, shape, base->images).id;
         base->labels_id = upload_labels(ctx, base).id;

@@ -314,12 +314,36 @@ static bt_status read_model(bt_context *ctx, const char *path, const bt_st_file 
     return read_fields(model_fields, MODEL_FIELDS, path, file, out, err);
 }
 
+// A small file cannot make us allocate much: the numbers that its model has must be in it.
+static bt_status check_size(const char *path, const bt_st_file *file, const bt_model_desc *desc,
+                            bt_error *err) {
+    bt_model *plan = calloc(1, sizeof *plan);
+    if (!plan) return bt_fail_memory(err, "a model", sizeof *plan);
+    plan->desc = *desc;
+    bt_status status = bt_spec_parse(plan, err);
+    double wanted = 0, there = 0;
+    for (int i = 0; i < plan->layer_count && status == BT_OK; i++) {
+        const bt_layer *l = &plan->layers[i];
+        double area = l->kind == BT_LAYER_CONV ? (double)l->size * l->size : 1;
+        wanted += l->outputs * (area * l->inputs + 1); // outputs is 0 where there are no weights
+    }
+    free(plan->spec);
+    free(plan);
+    for (int i = 0; i < file->tensor_count; i++)
+        there += (double)file->tensors[i].bytes / (double)bt_dtype_size(file->tensors[i].dtype);
+    if (status != BT_OK || wanted <= there) return status;
+    return bt_fail(err, BT_ERROR_DATA,
+                   "%s: its model \"%.120s\" has %.0f numbers, and its tensors %.0f", path,
+                   desc->spec, wanted, there);
+}
+
 // The file's model text comes from outside: what is wrong with it is wrong data.
-static bt_status make_model(bt_context *ctx, const char *path, const bt_model_desc *desc,
-                            bt_model **out) {
+static bt_status make_model(bt_context *ctx, const char *path, const bt_st_file *file,
+                            const bt_model_desc *desc, bt_model **out) {
     bt_error *err = bt_error_of(ctx);
     bool clean = err->status == BT_OK;
-    if (bt_model_make(ctx, desc, out) == BT_OK) return BT_OK;
+    if (check_size(path, file, desc, err) == BT_OK && bt_model_make(ctx, desc, out) == BT_OK)
+        return BT_OK;
     if (!clean || err->status != BT_ERROR_USAGE) return err->status;
     bt_error cause = *err;
     bt_error_clear(err);
@@ -332,7 +356,7 @@ static bt_status load(bt_context *ctx, const char *path, const bt_st_file *file,
     BT_TRY(read_model(ctx, path, file, &desc));
     desc.dtype = dtype;
     bt_model *model;
-    BT_TRY(make_model(ctx, path, &desc, &model));
+    BT_TRY(make_model(ctx, path, file, &desc, &model));
     for (int i = 0; i < model->parameter_count; i++) {
         const bt_st_tensor *t;
         BT_TRY(bt_weight_find(ctx, path, file, model, i, model->names[i], &t));

@@ -174,7 +174,7 @@ bt_status bt_model_fits(bt_context *ctx, const bt_model *model, const bt_dataset
     if (m->channels == d->channels && m->height == d->height && m->width == d->width &&
         m->classes >= d->classes)
         return BT_OK;
-    return bt_fail(bt_error_of(ctx), BT_ERROR_USAGE,
+    return bt_fail(bt_error_of(ctx), BT_ERROR_DATA,
                    "the data (%s) has images of %d x %d x %d in %d classes, and the model takes "
                    "%d x %d x %d in %d classes",
                    d->name, d->channels, d->height, d->width, d->classes, m->channels, m->height,

@@ -278,7 +278,7 @@ static bt_status check_finite(run *r, uint32_t first, uint32_t count) {
             bt_error_of(r->ctx), BT_ERROR_NUMERIC,
             "the loss became %s at step %u (epoch %u) with learning rate %g; try a lower "
             "one, a warm-up, or gradient clipping",
-            isnan(r->log[i].loss) ? "NaN" : "infinite", step, step / r->epoch_steps + 1,
+            isnan(r->log[i].loss) ? "NaN" : "infinite", step + 1, step / r->epoch_steps + 1,
             bt_schedule_at(r->desc, step, r->steps, r->epoch_steps).lr);
     }
     return BT_OK;

@@ -14,6 +14,7 @@
 enum {
     TILE = LANES == 16 ? 8 : 4, // output channels (dx: taps) of a tile
     VECTORS = 3,                // of pixels in a tile (dweight: taps)
+    LAYOUT_MAX = 1 << 28,       // numbers in the layout of an image
     GROUP_BYTES = 80 << 10,     // images whose products dweight sums before adding up the lanes
 };
 
@@ -74,8 +75,15 @@ static plan make_plan(const bt_launch *launch, char *scratch) {
     return p;
 }
 
+// Far strides and wide padding around many channels make layouts that no memory holds and whose
+// offsets no 32 bits do: these are left to the plain loops, which need none.
+static bool too_large(const plan *p) {
+    return !p->direct && p->image > LAYOUT_MAX;
+}
+
 size_t VEC_NAME(bt_cpu_conv_scratch)(const bt_launch *launch) {
-    return make_plan(launch, NULL).bytes;
+    plan p = make_plan(launch, NULL);
+    return too_large(&p) ? 0 : p.bytes;
 }
 
 // Fills the tables of offsets. Taps are in the order of the weights, or, for dx, those of all
@@ -228,6 +236,10 @@ static VEC_ALONE void forward_rows(const plan *p, const float *image, const floa
 
 void VEC_NAME(bt_cpu_conv2d)(const bt_launch *launch, const bt_cpu_worker *me) {
     plan p = make_plan(launch, me->scratch);
+    if (too_large(&p)) {
+        bt_cpu_reference_f32[launch->kernel].run(launch, me);
+        return;
+    }
     const float *x = bt_cpu_data(launch, 0), *weight = bt_cpu_data(launch, 1);
     const float *bias = bt_cpu_data(launch, 2);
     float *y = bt_cpu_data(launch, 3);
@@ -302,6 +314,10 @@ static VEC_ALONE void scatter(const plan *p, const float *dy, float *image) {
 
 void VEC_NAME(bt_cpu_conv2d_grad_input)(const bt_launch *launch, const bt_cpu_worker *me) {
     plan p = make_plan(launch, me->scratch);
+    if (too_large(&p)) {
+        bt_cpu_reference_f32[launch->kernel].run(launch, me);
+        return;
+    }
     const float *dy = bt_cpu_data(launch, 0), *weight = bt_cpu_data(launch, 1);
     float *dx = bt_cpu_data(launch, 2);
     size_t o = p.args.o, size = (size_t)p.args.c * p.args.h * p.args.w, begin, end;
@@ -423,6 +439,10 @@ static void weight_chunk(const plan *p, const float *dy, const float *x, size_t 
 
 void VEC_NAME(bt_cpu_conv2d_grad_weight)(const bt_launch *launch, const bt_cpu_worker *me) {
     plan p = make_plan(launch, me->scratch);
+    if (too_large(&p)) {
+        bt_cpu_reference_f32[launch->kernel].run(launch, me);
+        return;
+    }
     const float *dy = bt_cpu_data(launch, 0), *x = bt_cpu_data(launch, 1);
     float *partial = bt_cpu_data(launch, 2);
     size_t tiles = ((size_t)p.args.o + TILE - 1) / TILE, begin, end;
