@@ -61,7 +61,7 @@ static int default_data(settings *s) {
     enum { SETS = 32 };
     const char *folder = opt_text(s, "data-dir");
     struct stat info;
-    if (folder && (stat(folder, &info) || !S_ISDIR(info.st_mode)))
+    if (folder && *folder && (stat(folder, &info) || !S_ISDIR(info.st_mode)))
         return fail(BT_ERROR_DATA, "the data folder %s (--data-dir or BANTAM_DATA) is not there",
                     folder);
     bt_dataset_entry *sets = calloc(SETS, sizeof *sets);

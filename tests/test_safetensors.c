@@ -216,6 +216,27 @@ static void test_round_trip(void **state) {
     bt_st_close(&file);
 }
 
+// The checksum covers names, shapes and metadata as well as the numbers.
+static void test_every_bit(void **state) {
+    (void)state;
+    bt_error err = {0};
+    check(bt_st_write(path(), tensors, 5, &(bt_st_pair){"lr", "0.05"}, 1, &err) == BT_OK, "%s",
+          err.text);
+    size_t size;
+    uint8_t *bytes = read_file(path(), &size);
+    for (size_t bit = 0; bit < 8 * size; bit += 3) {
+        bt_st_file file = {0};
+        bt_error_clear(&err);
+        bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        write_file(path(), bytes, size);
+        check(bt_st_open(path(), &err, &file) == BT_ERROR_DATA,
+              "bit %zu of byte %zu flipped unseen", bit % 8, bit / 8);
+        bt_st_close(&file);
+        bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
+    }
+    free(bytes);
+}
+
 // Sorted by alignment, then name; header padded to 8 with spaces; data without holes.
 static void test_layout(void **state) {
     (void)state;
@@ -374,19 +395,13 @@ static void test_mutations(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accepted),
-        cmocka_unit_test(test_header_length),
-        cmocka_unit_test(test_offsets),
-        cmocka_unit_test(test_shapes),
-        cmocka_unit_test(test_json),
-        cmocka_unit_test(test_many_entries),
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_layout),
-        cmocka_unit_test(test_damage_is_seen),
-        cmocka_unit_test(test_failed_write_keeps_old),
-        cmocka_unit_test(test_other_dtypes),
-        cmocka_unit_test(test_mutations),
+        cmocka_unit_test(test_accepted),       cmocka_unit_test(test_header_length),
+        cmocka_unit_test(test_offsets),        cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_json),           cmocka_unit_test(test_many_entries),
+        cmocka_unit_test(test_names),          cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_every_bit),      cmocka_unit_test(test_layout),
+        cmocka_unit_test(test_damage_is_seen), cmocka_unit_test(test_failed_write_keeps_old),
+        cmocka_unit_test(test_other_dtypes),   cmocka_unit_test(test_mutations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -107,6 +107,15 @@ bt_storage bt_lower_state(bt_lowering *lo) {
     return lo->state;
 }
 
+bt_emission bt_lower_emission(bt_lowering *lo, uint32_t id, int inputs) {
+    const bt_node *node = bt_lower_node(lo, id);
+    bt_emission e = {.dtype = node->dtype, .grid = {bt_groups(bt_shape_count(node->shape)), 1, 1}};
+    for (int i = 0; i < inputs; i++) e.binding[i] = bt_lower_value(lo, node->in[i]);
+    e.binding[inputs] = bt_lower_value(lo, id);
+    e.binding[inputs + 1] = bt_lower_second(lo, id);
+    return e;
+}
+
 // ---- Launches --------------------------------------------------------------------------------
 
 static void label(const bt_lowering *lo, bt_kernel_id kernel, char *out, size_t bytes) {

@@ -11,7 +11,8 @@ static size_t aligned(size_t bytes) {
 static bt_status check_parameters(bt_context *ctx, const bt_program *p, const bt_program_desc *d) {
     bt_error *err = bt_error_of(ctx);
     if (d->hyper_count < 1)
-        return bt_fail(err, BT_ERROR_USAGE, "bt_program_make: training needs at least one bt_hyper");
+        return bt_fail(err, BT_ERROR_USAGE,
+                       "bt_program_make: training needs at least one bt_hyper");
     for (int i = 0; i < d->parameter_count; i++) {
         const bt_node *node = bt_node_of(ctx, d->parameters[i]);
         if (!node->writable || node->owns_value || node->op != BT_OP_LEAF ||

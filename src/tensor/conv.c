@@ -131,16 +131,13 @@ BT_LOWER(conv2d) {
 }
 
 BT_LOWER(conv2d_grad_input) {
-    const bt_node *node = bt_lower_node(lo, id);
-    const bt_conv_args *args = &node->attr.conv;
-    bt_emit_conv2d_grad_input(
-        lo,
-        (bt_emission){.dtype = node->dtype,
-                      .binding = {bt_lower_value(lo, node->in[0]), bt_lower_value(lo, node->in[1]),
-                                  bt_lower_value(lo, id)},
-                      .grid = {(args->h * args->w + 63) / 64, (args->c + 63) / 64, args->n},
-                      .flops = conv_flops(args)},
-        args);
+    const bt_conv_args *args = &bt_lower_node(lo, id)->attr.conv;
+    bt_emission e = bt_lower_emission(lo, id, 2);
+    e.grid[0] = (args->h * args->w + 63) / 64;
+    e.grid[1] = (args->c + 63) / 64;
+    e.grid[2] = args->n;
+    e.flops = conv_flops(args);
+    bt_emit_conv2d_grad_input(lo, e, args);
 }
 
 BT_LOWER(conv2d_grad_weight) {
@@ -170,17 +167,10 @@ BT_LOWER(conv2d_grad_weight) {
                            &(bt_reduce_args){1, chunks, weights, 0});
 }
 
-static bt_emission column_emission(bt_lowering *lo, uint32_t id) {
-    const bt_node *node = bt_lower_node(lo, id);
-    return (bt_emission){.dtype = node->dtype,
-                         .binding = {bt_lower_value(lo, node->in[0]), bt_lower_value(lo, id)},
-                         .grid = {bt_groups(bt_shape_count(node->shape)), 1, 1}};
-}
-
 BT_LOWER(im2col) {
-    bt_emit_im2col(lo, column_emission(lo, id), &bt_lower_node(lo, id)->attr.conv);
+    bt_emit_im2col(lo, bt_lower_emission(lo, id, 1), &bt_lower_node(lo, id)->attr.conv);
 }
 
 BT_LOWER(col2im) {
-    bt_emit_col2im(lo, column_emission(lo, id), &bt_lower_node(lo, id)->attr.conv);
+    bt_emit_col2im(lo, bt_lower_emission(lo, id, 1), &bt_lower_node(lo, id)->attr.conv);
 }

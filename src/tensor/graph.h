@@ -177,6 +177,10 @@ typedef struct bt_emission {
     double bytes; // moved; 0: each binding once
 } bt_emission;
 
+// What most operators emit: the first `inputs` operands, the result and its second, one thread for
+// each element of the result.
+bt_emission bt_lower_emission(bt_lowering *lo, uint32_t id, int inputs);
+
 // Appends a launch. `args` is the kernel's struct; see bt_emit_* below for the typed form.
 void bt_lower_emit(bt_lowering *lo, const bt_emission *emission, const void *args,
                    size_t args_bytes);

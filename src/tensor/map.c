@@ -313,14 +313,9 @@ static void emit_map(bt_lowering *lo, uint32_t id, bt_map_args args) {
         args.dim[i] = d >= 0 ? (uint32_t)node->shape.dim[d] : 1;
     }
     collapse(&args);
-    size_t n = bt_shape_count(node->shape);
-    bt_emit_map(lo,
-                (bt_emission){.dtype = node->dtype,
-                              .binding = {bt_lower_value(lo, node->in[0]),
-                                          bt_lower_value(lo, node->in[1]), bt_lower_value(lo, id)},
-                              .grid = {bt_groups(n), 1, 1},
-                              .flops = args.op == BT_MAP_COPY ? 0 : (double)n},
-                &args);
+    bt_emission e = bt_lower_emission(lo, id, 2);
+    e.flops = args.op == BT_MAP_COPY ? 0 : (double)bt_shape_count(node->shape);
+    bt_emit_map(lo, e, &args);
 }
 
 BT_LOWER(map) {
@@ -357,13 +352,8 @@ BT_LOWER(permute) {
 BT_LOWER(map_host) {
     const bt_node *node = bt_lower_node(lo, id);
     bt_map_host_args args = node->attr.host;
+    bt_emission e = bt_lower_emission(lo, id, 2);
     args.n = (uint32_t)bt_shape_count(node->shape);
-    bt_emit_map_host(
-        lo,
-        (bt_emission){.dtype = node->dtype,
-                      .binding = {bt_lower_value(lo, node->in[0]), bt_lower_value(lo, node->in[1]),
-                                  bt_lower_value(lo, id)},
-                      .grid = {bt_groups(args.n), 1, 1},
-                      .flops = args.n},
-        &args);
+    e.flops = args.n;
+    bt_emit_map_host(lo, e, &args);
 }

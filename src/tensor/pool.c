@@ -62,44 +62,25 @@ BT_GRAD(avg_pool) {
                                         .shape = ctx->nodes[node.in[0]].shape});
 }
 
-static bt_emission emission(const bt_lowering *lo, uint32_t id) {
+static bt_emission forward_emission(bt_lowering *lo, uint32_t id) {
     const bt_node *node = bt_lower_node(lo, id);
-    return (bt_emission){.dtype = node->dtype,
-                         .grid = {bt_groups(bt_shape_count(node->shape)), 1, 1}};
+    bt_emission e = bt_lower_emission(lo, id, 1);
+    e.flops = (double)bt_shape_count(node->shape) * node->attr.pool.size * node->attr.pool.size;
+    return e;
 }
 
 BT_LOWER(max_pool) {
-    const bt_node *node = bt_lower_node(lo, id);
-    bt_emission e = emission(lo, id);
-    e.binding[0] = bt_lower_value(lo, node->in[0]);
-    e.binding[1] = bt_lower_value(lo, id);
-    e.binding[2] = bt_lower_second(lo, id);
-    e.flops = (double)bt_shape_count(node->shape) * node->attr.pool.size * node->attr.pool.size;
-    bt_emit_max_pool(lo, e, &node->attr.pool);
+    bt_emit_max_pool(lo, forward_emission(lo, id), &bt_lower_node(lo, id)->attr.pool);
 }
 
 BT_LOWER(max_pool_grad) {
-    const bt_node *node = bt_lower_node(lo, id);
-    bt_emission e = emission(lo, id);
-    e.binding[0] = bt_lower_value(lo, node->in[0]);
-    e.binding[1] = bt_lower_value(lo, node->in[1]);
-    e.binding[2] = bt_lower_value(lo, id);
-    bt_emit_max_pool_grad(lo, e, &node->attr.pool);
+    bt_emit_max_pool_grad(lo, bt_lower_emission(lo, id, 2), &bt_lower_node(lo, id)->attr.pool);
 }
 
 BT_LOWER(avg_pool) {
-    const bt_node *node = bt_lower_node(lo, id);
-    bt_emission e = emission(lo, id);
-    e.binding[0] = bt_lower_value(lo, node->in[0]);
-    e.binding[1] = bt_lower_value(lo, id);
-    e.flops = (double)bt_shape_count(node->shape) * node->attr.pool.size * node->attr.pool.size;
-    bt_emit_avg_pool(lo, e, &node->attr.pool);
+    bt_emit_avg_pool(lo, forward_emission(lo, id), &bt_lower_node(lo, id)->attr.pool);
 }
 
 BT_LOWER(avg_pool_grad) {
-    const bt_node *node = bt_lower_node(lo, id);
-    bt_emission e = emission(lo, id);
-    e.binding[0] = bt_lower_value(lo, node->in[0]);
-    e.binding[1] = bt_lower_value(lo, id);
-    bt_emit_avg_pool_grad(lo, e, &node->attr.pool);
+    bt_emit_avg_pool_grad(lo, bt_lower_emission(lo, id, 1), &bt_lower_node(lo, id)->attr.pool);
 }

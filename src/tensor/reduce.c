@@ -98,39 +98,26 @@ BT_GRAD(reduce_max) {
                                         .attr.reduce = node.attr.reduce});
 }
 
+static double reduce_flops(const bt_reduce_args *a) {
+    return (double)a->outer * a->n * a->inner;
+}
+
 BT_LOWER(reduce_sum) {
-    const bt_node *node = bt_lower_node(lo, id);
-    const bt_reduce_args *args = &node->attr.reduce;
-    bt_emit_reduce_sum(
-        lo,
-        (bt_emission){.dtype = node->dtype,
-                      .binding = {bt_lower_value(lo, node->in[0]), bt_lower_value(lo, id)},
-                      .grid = {bt_groups((size_t)args->outer * args->inner), 1, 1},
-                      .flops = (double)args->outer * args->n * args->inner},
-        args);
+    const bt_reduce_args *args = &bt_lower_node(lo, id)->attr.reduce;
+    bt_emission e = bt_lower_emission(lo, id, 1);
+    e.flops = reduce_flops(args);
+    bt_emit_reduce_sum(lo, e, args);
 }
 
 BT_LOWER(reduce_max) {
-    const bt_node *node = bt_lower_node(lo, id);
-    const bt_reduce_args *args = &node->attr.reduce;
-    bt_emit_reduce_max(lo,
-                       (bt_emission){.dtype = node->dtype,
-                                     .binding = {bt_lower_value(lo, node->in[0]),
-                                                 bt_lower_value(lo, id), bt_lower_second(lo, id)},
-                                     .grid = {bt_groups((size_t)args->outer * args->inner), 1, 1},
-                                     .flops = (double)args->outer * args->n * args->inner},
-                       args);
+    const bt_reduce_args *args = &bt_lower_node(lo, id)->attr.reduce;
+    bt_emission e = bt_lower_emission(lo, id, 1);
+    e.flops = reduce_flops(args);
+    bt_emit_reduce_max(lo, e, args);
 }
 
 BT_LOWER(scatter_axis) {
-    const bt_node *node = bt_lower_node(lo, id);
-    bt_emit_scatter_axis(
-        lo,
-        (bt_emission){.dtype = node->dtype,
-                      .binding = {bt_lower_value(lo, node->in[0]), bt_lower_value(lo, node->in[1]),
-                                  bt_lower_value(lo, id)},
-                      .grid = {bt_groups(bt_shape_count(node->shape)), 1, 1}},
-        &node->attr.reduce);
+    bt_emit_scatter_axis(lo, bt_lower_emission(lo, id, 2), &bt_lower_node(lo, id)->attr.reduce);
 }
 
 // ---- Softmax ---------------------------------------------------------------------------------
@@ -163,27 +150,19 @@ BT_GRAD(softmax) {
                                         .attr.softmax = node.attr.softmax});
 }
 
-BT_LOWER(softmax) {
+// A thread for each row.
+static bt_emission softmax_emission(bt_lowering *lo, uint32_t id, int inputs) {
     const bt_node *node = bt_lower_node(lo, id);
-    const bt_softmax_args *args = &node->attr.softmax;
-    bt_emit_softmax(
-        lo,
-        (bt_emission){.dtype = node->dtype,
-                      .binding = {bt_lower_value(lo, node->in[0]), bt_lower_value(lo, id)},
-                      .grid = {bt_groups((size_t)args->outer * args->inner), 1, 1},
-                      .flops = 4.0 * (double)bt_shape_count(node->shape)},
-        args);
+    bt_emission e = bt_lower_emission(lo, id, inputs);
+    e.grid[0] = bt_groups((size_t)node->attr.softmax.outer * node->attr.softmax.inner);
+    e.flops = 4.0 * (double)bt_shape_count(node->shape);
+    return e;
+}
+
+BT_LOWER(softmax) {
+    bt_emit_softmax(lo, softmax_emission(lo, id, 1), &bt_lower_node(lo, id)->attr.softmax);
 }
 
 BT_LOWER(softmax_grad) {
-    const bt_node *node = bt_lower_node(lo, id);
-    const bt_softmax_args *args = &node->attr.softmax;
-    bt_emit_softmax_grad(
-        lo,
-        (bt_emission){.dtype = node->dtype,
-                      .binding = {bt_lower_value(lo, node->in[0]), bt_lower_value(lo, node->in[1]),
-                                  bt_lower_value(lo, id)},
-                      .grid = {bt_groups((size_t)args->outer * args->inner), 1, 1},
-                      .flops = 4.0 * (double)bt_shape_count(node->shape)},
-        args);
+    bt_emit_softmax_grad(lo, softmax_emission(lo, id, 2), &bt_lower_node(lo, id)->attr.softmax);
 }
