@@ -532,13 +532,11 @@ static void test_bad_checkpoints(void **state) {
     refused(ctx, BT_ERROR_DATA, "nowhere",
             bt_model_load(ctx, in_scratch("nowhere.safetensors"), BT_F32, &model));
     // A few bytes cannot make the reader compute gigabytes of initial weights.
-    static const char huge[] =
-        "{\"__metadata__\":{\"bantam\":\"1\",\"spec\":\"fc100000,fc9000\",\"channels\":\"1\","
-        "\"height\":\"10\",\"width\":\"10\",\"classes\":\"9000\",\"init\":\"he\",\"init_seed\":"
-        "\"0\"}}";
-    uint8_t small[8 + sizeof huge] = {sizeof huge - 1};
-    memcpy(small + 8, huge, sizeof huge - 1);
-    write_file(bad, small, 8 + sizeof huge - 1);
+    static const bt_st_pair huge[] = {
+        {"bantam", "1"}, {"spec", "fc100000,fc9000"}, {"channels", "1"}, {"height", "10"},
+        {"width", "10"}, {"classes", "9000"},         {"init", "he"},    {"init_seed", "0"}};
+    bt_error err = {0};
+    check(bt_st_write(bad, NULL, 0, huge, 8, &err) == BT_OK, "%s", err.text);
     refused(ctx, BT_ERROR_DATA, "numbers", bt_model_load(ctx, bad, BT_F32, &model));
     // Weights alone are no checkpoint.
     ok(ctx, bt_model_save(ctx, make_model(ctx, "fc10", 1), bad));

@@ -308,6 +308,9 @@ static bt_status read_model(bt_context *ctx, const char *path, const bt_st_file 
             "%s has tensors but no Bantam model in its metadata; name the model and give "
             "it these weights with --init-from (bt_model_import)",
             path);
+    if (!bt_st_metadata(file, "sha256"))
+        return bt_fail(err, BT_ERROR_DATA,
+                       "%s is damaged: a checkpoint has a sha256 in its metadata", path);
     if (atoi(format) != FORMAT)
         return bt_fail(err, BT_ERROR_DATA, "%s has checkpoint format %.20s; this version reads %d",
                        path, format, FORMAT);
