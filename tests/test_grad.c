@@ -170,6 +170,23 @@ static void test_used_twice(void **state) {
     bt_close(ctx);
 }
 
+// Reading a constant's maximum keeps no half of a node: its position is still there for the
+// gradient.
+static void test_read_before_gradient(void **state) {
+    (void)state;
+    bt_context *ctx = open_cpu(1);
+    const double values[] = {1, 7, 3, 2}, want[] = {0, 1, 0, 0};
+    bt_tensor x = bt_from(ctx, BT_F64, BT_SHAPE(1, 1, 2, 2), values), grad;
+    bt_tensor y = bt_max_pool(ctx, x, 2, 0, 0);
+    double top;
+    ok(ctx, bt_read(ctx, y, &top, sizeof top));
+    ok(ctx, bt_grad(ctx, bt_sum(ctx, y, 0, false), &x, 1, &grad));
+    double *g = read_doubles(ctx, grad, NULL);
+    for (int i = 0; i < 4; i++) check(g[i] == want[i], "element %d is %g", i, g[i]);
+    free(g);
+    bt_close(ctx);
+}
+
 static void test_independent_is_zero(void **state) {
     (void)state;
     bt_context *ctx = open_cpu(1);
@@ -262,14 +279,23 @@ static void test_nets(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_unary),       cmocka_unit_test(test_binary),
-        cmocka_unit_test(test_scalar),      cmocka_unit_test(test_matmul),
-        cmocka_unit_test(test_shapes),      cmocka_unit_test(test_reduce),
-        cmocka_unit_test(test_softmax),     cmocka_unit_test(test_conv),
-        cmocka_unit_test(test_pool),        cmocka_unit_test(test_loss),
-        cmocka_unit_test(test_used_twice),  cmocka_unit_test(test_independent_is_zero),
-        cmocka_unit_test(test_of_a_result), cmocka_unit_test(test_relu_at_zero),
-        cmocka_unit_test(test_max_ties),    cmocka_unit_test(test_nets),
+        cmocka_unit_test(test_unary),
+        cmocka_unit_test(test_binary),
+        cmocka_unit_test(test_scalar),
+        cmocka_unit_test(test_matmul),
+        cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_reduce),
+        cmocka_unit_test(test_softmax),
+        cmocka_unit_test(test_conv),
+        cmocka_unit_test(test_pool),
+        cmocka_unit_test(test_loss),
+        cmocka_unit_test(test_used_twice),
+        cmocka_unit_test(test_independent_is_zero),
+        cmocka_unit_test(test_read_before_gradient),
+        cmocka_unit_test(test_of_a_result),
+        cmocka_unit_test(test_relu_at_zero),
+        cmocka_unit_test(test_max_ties),
+        cmocka_unit_test(test_nets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
