@@ -9,7 +9,14 @@
 BUILD   ?= build
 PREFIX  ?= /usr/local
 LIBDIR  ?= $(PREFIX)/lib
+GEN      := $(BUILD)/gen
 SANITIZE ?= # address,undefined ... for an instrumented build; also give BUILD
+
+# What this machine has, written by the first rule below; make starts again when that has run. Goals
+# that build nothing do without.
+ifneq ($(filter-out clean format uninstall,$(or $(MAKECMDGOALS),all)),)
+include $(BUILD)/config.mk
+endif
 
 VERSION := $(shell sed -n 's/^.define BT_VERSION_TEXT *"\(.*\)"/\1/p' include/bantam.h)
 SONAME  := libbantam.so.0
@@ -23,10 +30,10 @@ endif
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla \
             $(if $(strip $(SANITIZE)),-Wno-format-truncation -Wno-maybe-uninitialized,-Werror)
 CFLAGS   ?= $(if $(strip $(SANITIZE)),-O1,-O3) -g
-FLAGS    := -std=c17 -D_GNU_SOURCE -Iinclude -Isrc $(CFLAGS) -ffp-contract=off -fPIC -fvisibility=hidden \
+FLAGS    := -std=c17 -D_GNU_SOURCE -Iinclude -Isrc -Itools -I$(GEN) $(CFLAGS) -ffp-contract=off -fPIC -fvisibility=hidden \
             $(WARNINGS) $(CPPFLAGS)
 LINK     := -pthread $(LDFLAGS)
-LIBS     := -lz -lpng -ljansson -lmd -lm -lpthread
+LIBS     := -lz -lpng -ljansson -lmd -lm -ldl -lpthread
 ifneq ($(strip $(SANITIZE)),)
 FLAGS += -fsanitize=$(strip $(SANITIZE)) -fno-sanitize-recover=all -fno-omit-frame-pointer
 LINK  += -fsanitize=$(strip $(SANITIZE))
@@ -39,10 +46,15 @@ ISA_FLAGS_avx512 := $(ISA_FLAGS_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
 ISAS := $(if $(filter x86_64% amd64%,$(shell $(CC) -dumpmachine)),avx512 avx2) base
 
 ISA_SOURCES := $(wildcard src/device/cpu/*_isa.c)
-LIB_SOURCES := $(filter-out $(ISA_SOURCES),$(wildcard src/*/*.c src/device/cpu/*.c))
+KERNELS     := $(sort $(wildcard kernels/*.k))
+KC_SOURCES  := $(filter-out tools/kc/main.c,$(wildcard tools/kc/*.c))
+DEVICES     := cpu sim check $(if $(HAVE_VULKAN),vulkan)
+LIB_SOURCES := $(filter-out $(ISA_SOURCES),$(wildcard src/*/*.c $(DEVICES:%=src/device/%/*.c))) $(KC_SOURCES)
+GENERATED   := kernels_tables sim_kernels $(if $(HAVE_VULKAN),spirv)
 # (The slow ones first, so that no core waits for them at the end.)
 LIB_OBJECTS := $(foreach isa,$(ISAS),$(ISA_SOURCES:%.c=$(BUILD)/obj/%.$(isa).o)) \
-               $(LIB_SOURCES:%.c=$(BUILD)/obj/%.o)
+               $(LIB_SOURCES:%.c=$(BUILD)/obj/%.o) $(GENERATED:%=$(BUILD)/obj/gen/%.o)
+FLAGS       += $(if $(HAVE_VULKAN),-DBT_HAVE_VULKAN)
 CLI_OBJECTS := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cli/*.c))
 EXAMPLES    := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c))
 TESTS       := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
@@ -56,10 +68,17 @@ all: $(BUILD)/bantam $(BUILD)/libbantam.a $(BUILD)/libbantam.so $(BUILD)/bantam.
 
 # ---- Compiling ------------------------------------------------------------------------------
 
-# Installs what the build needs where something is missing, once for each build folder.
-$(BUILD)/deps $(BUILD)/deps-test: scripts/install-deps.sh
+# Installs what the build needs where something is missing, once for each build folder, and then
+# looks which optional parts can be built.
+$(BUILD)/config.mk: scripts/install-deps.sh
 	@mkdir -p $(@D)
-	@CC="$(CC)" sh scripts/install-deps.sh $(if $(findstring -test,$@),test,build) && touch $@
+	@CC="$(CC)" sh scripts/install-deps.sh build
+	@if command -v glslc >/dev/null && echo '#include <vulkan/vulkan.h>' | $(CC) -E -x c - >/dev/null 2>&1; \
+	then echo 'HAVE_VULKAN := 1'; \
+	else echo 'HAVE_VULKAN :='; echo 'Without Vulkan: it needs glslc and libvulkan-dev' >&2; fi > $@
+$(BUILD)/deps-test: scripts/install-deps.sh
+	@mkdir -p $(@D)
+	@CC="$(CC)" sh scripts/install-deps.sh test && touch $@
 
 # Changes only when the compiler or the flags do.
 $(BUILD)/flags: FORCE
@@ -73,18 +92,43 @@ define compile
 @$(CC) $(FLAGS) $1 -MMD -MP -c -o $@ $<
 endef
 
-$(BUILD)/obj/%.o: %.c $(BUILD)/flags | $(BUILD)/deps
+$(BUILD)/obj/%.o: %.c $(BUILD)/flags | $(GEN)/kernels_gen.h
 	$(call compile)
-$(BUILD)/obj/tests/%.o: tests/%.c $(BUILD)/flags | $(BUILD)/deps-test
+$(BUILD)/obj/gen/%.o: $(GEN)/%.c $(BUILD)/flags
 	$(call compile)
-$(BUILD)/obj/%.base.o: %.c $(BUILD)/flags | $(BUILD)/deps
+$(BUILD)/obj/tests/%.o: tests/%.c $(BUILD)/flags | $(BUILD)/deps-test $(GEN)/kernels_gen.h
+	$(call compile)
+$(BUILD)/obj/%.base.o: %.c $(BUILD)/flags | $(GEN)/kernels_gen.h
 	$(call compile,$(ISA_FLAGS_base) -DBT_ISA=base)
-$(BUILD)/obj/%.avx2.o: %.c $(BUILD)/flags | $(BUILD)/deps
+$(BUILD)/obj/%.avx2.o: %.c $(BUILD)/flags | $(GEN)/kernels_gen.h
 	$(call compile,$(ISA_FLAGS_avx2) -DBT_ISA=avx2)
-$(BUILD)/obj/%.avx512.o: %.c $(BUILD)/flags | $(BUILD)/deps
+$(BUILD)/obj/%.avx512.o: %.c $(BUILD)/flags | $(GEN)/kernels_gen.h
 	$(call compile,$(ISA_FLAGS_avx512) -DBT_ISA=avx512)
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+
+# ---- Kernels --------------------------------------------------------------------------------
+
+# The translator is built first; the rest of the library includes what it writes.
+$(BUILD)/kc: $(wildcard tools/kc/*.[ch]) $(BUILD)/flags
+	@echo "  CC  kc"
+	@$(CC) $(FLAGS) $(LINK) -o $@ $(filter %.c,$^)
+
+$(GEN)/kernels_gen.h: $(BUILD)/kc $(KERNELS)
+	@mkdir -p $(@D)
+	@$< header $(KERNELS) > $@
+$(GEN)/kernels_tables.c: $(BUILD)/kc $(KERNELS)
+	@mkdir -p $(@D)
+	@$< tables $(KERNELS) > $@
+$(GEN)/sim_kernels.c: $(BUILD)/kc $(KERNELS)
+	@mkdir -p $(@D)
+	@$< sim $(KERNELS) > $@
+$(GEN)/spirv.c: $(BUILD)/kc $(KERNELS)
+	@mkdir -p $(@D)/spirv
+	@echo "  SPIR-V"
+	@$< list $(KERNELS) | xargs -P $$(nproc) -I{} sh -c '$< glsl {} $(KERNELS) > $(@D)/spirv/{}.comp && \
+	    glslc -O --target-env=vulkan1.2 -o $(@D)/spirv/{}.spv $(@D)/spirv/{}.comp'
+	@$< spirv $(@D)/spirv $(KERNELS) > $@
 
 # ---- Linking --------------------------------------------------------------------------------
 
@@ -112,6 +156,10 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_HELP) $(BUILD)/libbantam.a
 $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(BUILD)/libbantam.a
 	@mkdir -p $(@D)
 	@$(CC) $(LINK) -o $@ $^ $(LIBS)
+
+$(BUILD)/bench/%: bench/%.c $(BUILD)/libbantam.a
+	@mkdir -p $(@D)
+	@$(CC) $(FLAGS) $(LINK) -o $@ $^ $(LIBS)
 
 $(BUILD)/bantam.pc: Makefile include/bantam.h $(BUILD)/flags
 	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$${prefix}/include' '' \
@@ -164,7 +212,7 @@ uninstall:
 # ---- Housekeeping ---------------------------------------------------------------------------
 
 format:
-	clang-format -i $(shell find include src cli tests examples -name '*.[ch]')
+	clang-format -i $(shell find include src tools cli tests examples -name '*.[ch]')
 
 clean:
 	rm -rf '$(BUILD)'

@@ -81,6 +81,7 @@ typedef struct bt_device_info {
     bool available;
     char reason[192];      // when not available: what is missing and what to do about it
     size_t memory_bytes;
+    bool software;         // a CPU that plays a GPU; never what "gpu" means
 } bt_device_info;
 
 // Describes up to `max` devices, absent kinds included, and returns how many there are.
@@ -92,8 +93,41 @@ void bt_context_device(const bt_context *ctx, bt_device_info *out);
 // Bytes now allocated on the device.
 size_t bt_device_bytes(const bt_context *ctx);
 
+// What crossed between host and device since bt_open.
+typedef struct bt_counters {
+    uint64_t submissions;               // times the device was given work
+    uint64_t launches;                  // kernels run by that
+    uint64_t bytes_written, bytes_read; // host to device, and back
+} bt_counters;
+void bt_context_counters(const bt_context *ctx, bt_counters *out);
+
 // Number of device buffer allocations so far; it stands still while a program runs.
 uint64_t bt_device_allocations(const bt_context *ctx);
+
+// ---- Kernels ---------------------------------------------------------------------------------
+
+// What a GPU runs, written once in kernels/*.k (docs/kernel-language.md). A kernel may have
+// variants, each better under a condition.
+typedef struct bt_kernel_desc {
+    const char *name, *of; // of: what it does; its own name when it is no variant
+    const char *file;      // "kernels/matmul.k"
+    int line;
+    const char *bindings;  // one letter per buffer: r w u, upper case where it may be absent
+    int group;             // threads that run together
+    int shared_bytes;      // memory that they share
+    char when[160];        // the condition of a variant; "": always
+} bt_kernel_desc;
+
+// Describes up to `max` kernels and returns how many there are.
+int bt_kernels(bt_kernel_desc *out, int max);
+
+// Prints a kernel as it is written, or (language not NULL) as "glsl", "cuda", "msl", "wgsl", "c".
+bt_status bt_kernel_print(bt_context *ctx, const char *name, const char *language, FILE *out);
+
+// Runs the kernels of a folder (a changed copy of kernels/) from now on, in programs that exist
+// too. `swapped` gets the names of those that differed from what ran before, a space after each.
+// When anything fails, the old ones go on. What is not understood is named by file and line.
+bt_status bt_kernels_load(bt_context *ctx, const char *folder, char *swapped, size_t bytes);
 
 // ---- Tensors ---------------------------------------------------------------------------------
 
@@ -129,7 +163,9 @@ bt_tensor bt_zeros(bt_context *ctx, bt_dtype dtype, bt_shape shape);
 bt_tensor bt_ones(bt_context *ctx, bt_dtype dtype, bt_shape shape);
 bt_tensor bt_full(bt_context *ctx, bt_dtype dtype, bt_shape shape, double value);
 bt_tensor bt_eye(bt_context *ctx, bt_dtype dtype, int n);
-// Uniform in [low, high), and normal; the same values on every device for the same seed.
+// Uniform in [low, high), and normal: element i depends on the seed and i alone. F32 is drawn on the
+// device when needed, anew in each step of a program that reads it. The same values on every device
+// but for rounding (none from 0 to 1), which may also give `high`. Other types come from the host.
 bt_tensor bt_random_uniform(bt_context *ctx, bt_dtype dtype, bt_shape shape, uint64_t seed,
                             double low, double high);
 bt_tensor bt_random_normal(bt_context *ctx, bt_dtype dtype, bt_shape shape, uint64_t seed,
@@ -383,6 +419,8 @@ typedef struct bt_program_stats {
     double flops;            // per step
 } bt_program_stats;
 void bt_program_describe(const bt_program *program, bt_program_stats *out);
+// The kernel that runs launch i on this device ("matmul_small"); NULL from stats.launches on.
+const char *bt_program_kernel(const bt_program *program, int i);
 
 // ---- Models ----------------------------------------------------------------------------------
 

@@ -4,6 +4,8 @@
 #ifndef BT_BASE_RNG_H
 #define BT_BASE_RNG_H
 
+#include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct bt_random4 {
@@ -30,6 +32,15 @@ static inline bt_random4 bt_philox(uint64_t seed, uint32_t stream, uint64_t coun
 // Uniform in [0, 1) with 24 bits, exact in a float.
 static inline float bt_uniform(uint32_t bits) {
     return (float)(bits >> 8) * 0x1p-24f;
+}
+
+// Of one block: a + (b - a) u, or normal, a + b sqrt(-2 log(1 - u)) cos(2 pi v) (Box and Muller,
+// 1958). 1 - u is in (0, 1].
+static inline double bt_random_real(bt_random4 block, bool normal, double a, double b) {
+    double u = (double)bt_uniform(block.v[0]), v = (double)bt_uniform(block.v[1]);
+    if (!normal) return a + (b - a) * u;
+    double radius = sqrt(-2.0 * log(1.0 - u));
+    return a + b * radius * cos(6.283185307179586 * v);
 }
 
 static inline uint32_t bt_mix32(uint32_t x) { // "lowbias32", C. Wellons, 2018

@@ -40,13 +40,24 @@ typedef struct bt_launch {
     uint16_t kernel; // bt_kernel_id of kernels.h
     uint8_t dtype;   // BT_F32 or BT_F64: what `real` is inside the kernel
     uint8_t binding_count;
-    uint32_t grid[3]; // work groups of the portable kernel; the CPU ignores it
     bt_binding binding[BT_BINDINGS_MAX];
     _Alignas(8) unsigned char scalars[BT_SCALAR_BYTES_MAX]; // the kernel's bt_*_args
 } bt_launch;
 
+// What crossed between the host and the device since it was opened.
+typedef struct bt_device_counters {
+    uint64_t submissions;   // times the device was given work to run
+    uint64_t launches;      // kernels that this ran
+    uint64_t bytes_written; // host to device
+    uint64_t bytes_read;    // device to host
+} bt_device_counters;
+
+struct bt_portable; // portable.h
+
 typedef struct bt_device_api {
     const char *name; // "cpu"
+    bool portable;    // runs the kernels of bt_portable_table, picked by bt_portable_pick
+    bool host;        // runs on the CPU: calls functions of the host, and computes in f64
 
     // Describes device `index` of this kind; false when there is none (index 0 always fills in
     // the reason).
@@ -75,12 +86,18 @@ typedef struct bt_device_api {
     // Seconds spent in each launch over all runs so far (count numbers), and in the runs as a
     // whole, from first start to last end.
     void (*times)(bt_device *dev, const bt_device_program *program, double *seconds, double *total);
+    const bt_device_counters *(*counters)(const bt_device *dev);
+    // Runs kernel `portable` of bt_portable_table from another GLSL text, under the rules of
+    // `rules` (its grid, when and special words), in all programs from their next run on.
+    // Copies what `rules` points to. NULL: the device cannot.
+    bt_status (*kernel_swap)(bt_device *dev, int portable, const struct bt_portable *rules,
+                             const char *glsl, bt_error *err);
 } bt_device_api;
 
 // Registered kinds, in order of preference; NULL at the end (registry.c).
 extern const bt_device_api *const bt_device_kinds[];
 
-// Finds and opens "cpu", "cpu:0", "gpu" (any device that is not a CPU) ...
+// Finds and opens "cpu", "cpu:0", "gpu" (the first device there that is a GPU) ...
 bt_status bt_device_open(const bt_context_desc *desc, bt_error *err, const bt_device_api **api,
                          int *index, bt_device **out);
 

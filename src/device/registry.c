@@ -1,7 +1,12 @@
 // The devices and the kernels that this build knows: the one place that names them.
+#include "device/check/check.h"
 #include "device/cpu/cpu.h"
 #include "device/device.h"
 #include "device/kernels.h"
+#include "device/sim/run.h"
+#ifdef BT_HAVE_VULKAN
+#include "device/vulkan/vulkan.h"
+#endif
 
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +17,15 @@ const bt_kernel_info bt_kernel_table[BT_KERNEL_COUNT] = {
 #undef X
 };
 
-const bt_device_api *const bt_device_kinds[] = {&bt_device_cpu, NULL};
+const bt_device_api *const bt_device_kinds[] = {
+    &bt_device_cpu,
+#ifdef BT_HAVE_VULKAN
+    &bt_device_vulkan,
+#endif
+    &bt_device_sim, // these two play one on the CPU
+    &bt_device_check,
+    NULL, // the end
+};
 
 int bt_devices(bt_device_info *out, int max) {
     int count = 0;
@@ -30,7 +43,6 @@ int bt_devices(bt_device_info *out, int max) {
 }
 
 static bt_status no_device(const char *name, bt_error *err) {
-    bool gpu = strncmp(name, "gpu", 3) == 0;
     char known[256] = "";
     for (int kind = 0; bt_device_kinds[kind]; kind++) {
         size_t at = strlen(known);
@@ -38,11 +50,43 @@ static bt_status no_device(const char *name, bt_error *err) {
                  bt_device_kinds[kind]->name);
     }
     return bt_fail(err, BT_ERROR_DEVICE,
-                   "no device \"%s\"%s; this build has: %s (`bantam devices` says more)", name,
-                   gpu ? ": this build drives no GPU" : "", known);
+                   "no device \"%s\"; this build has: %s (`bantam devices` says more)", name,
+                   known);
 }
 
-// "kind" or "kind:index"; "gpu" is the first kind that is not the CPU and is there.
+// Why there is no GPU: the first kind of device that could have been one tells.
+static bt_status no_gpu(const char *name, bt_error *err) {
+    for (int kind = 0; bt_device_kinds[kind]; kind++) {
+        bt_device_info info;
+        memset(&info, 0, sizeof info);
+        if (bt_device_kinds[kind]->probe(0, &info) || !info.reason[0]) continue;
+        return bt_fail(err, BT_ERROR_DEVICE, "no device \"%s\": %s", name, info.reason);
+    }
+#ifdef BT_HAVE_VULKAN
+    const char *why = "no GPU is there";
+#else
+    const char *why = "this build drives no GPU";
+#endif
+    return bt_fail(err, BT_ERROR_DEVICE, "no device \"%s\": %s (`bantam devices` says more)", name,
+                   why);
+}
+
+// The GPU number `wanted`: what is there, is not the CPU and does not play a GPU on it.
+static bool find_gpu(long wanted, const bt_device_api **api, int *index) {
+    for (int kind = 0; bt_device_kinds[kind]; kind++)
+        for (int i = 0; bt_device_kinds[kind] != &bt_device_cpu; i++) {
+            bt_device_info info;
+            memset(&info, 0, sizeof info);
+            if (!bt_device_kinds[kind]->probe(i, &info)) break;
+            if (!info.available || info.software || wanted-- > 0) continue;
+            *api = bt_device_kinds[kind];
+            *index = i;
+            return true;
+        }
+    return false;
+}
+
+// "kind", "kind:index", "gpu" or "gpu:index".
 bt_status bt_device_open(const bt_context_desc *desc, bt_error *err, const bt_device_api **api,
                          int *index, bt_device **out) {
     const char *name = desc->device ? desc->device : "cpu";
@@ -52,18 +96,19 @@ bt_status bt_device_open(const bt_context_desc *desc, bt_error *err, const bt_de
     if (end && (*end || end == name + length + 1 || wanted < 0 || wanted > 255))
         return bt_fail(err, BT_ERROR_USAGE,
                        "device \"%s\": expected a kind and a number, such as cpu:0", name);
-    bool any_gpu = length == 3 && !strncmp(name, "gpu", 3);
+    if (length == 3 && !strncmp(name, "gpu", 3)) {
+        if (!find_gpu(wanted, api, index)) return no_gpu(name, err);
+        return (*api)->open(*index, desc, err, out);
+    }
     for (int kind = 0; bt_device_kinds[kind]; kind++) {
         const bt_device_api *candidate = bt_device_kinds[kind];
+        if (strlen(candidate->name) != length || strncmp(candidate->name, name, length) != 0)
+            continue;
         bt_device_info info;
         memset(&info, 0, sizeof info);
-        bool named = strlen(candidate->name) == length && !strncmp(candidate->name, name, length);
-        if (!named && !(any_gpu && strcmp(candidate->name, "cpu") != 0)) continue;
-        if (!candidate->probe((int)wanted, &info)) {
-            if (any_gpu) continue;
+        if (!candidate->probe((int)wanted, &info))
             return bt_fail(err, BT_ERROR_DEVICE, "device \"%s\" is not there%s%s", name,
                            info.reason[0] ? ": " : "", info.reason);
-        }
         *api = candidate;
         *index = (int)wanted;
         return candidate->open((int)wanted, desc, err, out);

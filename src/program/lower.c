@@ -109,7 +109,7 @@ bt_storage bt_lower_state(bt_lowering *lo) {
 
 bt_emission bt_lower_emission(bt_lowering *lo, uint32_t id, int inputs) {
     const bt_node *node = bt_lower_node(lo, id);
-    bt_emission e = {.dtype = node->dtype, .grid = {bt_groups(bt_shape_count(node->shape)), 1, 1}};
+    bt_emission e = {.dtype = node->dtype};
     for (int i = 0; i < inputs; i++) e.binding[i] = bt_lower_value(lo, node->in[i]);
     e.binding[inputs] = bt_lower_value(lo, id);
     e.binding[inputs + 1] = bt_lower_second(lo, id);
@@ -145,7 +145,6 @@ void bt_lower_emit(bt_lowering *lo, const bt_emission *e, const void *args, size
     l->launch.kernel = (uint16_t)e->kernel;
     l->launch.dtype = (uint8_t)e->dtype;
     l->launch.binding_count = (uint8_t)strlen(kernel->bindings);
-    for (int i = 0; i < 3; i++) l->launch.grid[i] = e->grid[i] ? e->grid[i] : 1;
     memcpy(l->launch.scalars, args, args_bytes);
     l->flops = e->flops;
     l->bytes = e->bytes;

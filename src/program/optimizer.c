@@ -157,10 +157,7 @@ static void copy_gradient(bt_lowering *lo, const bt_program *p, int i, uint32_t 
         return;
     uint32_t n = (uint32_t)(place.bytes / bt_dtype_size(p->dtype));
     bt_storage to = bt_lowering_fix(lo, place);
-    bt_emit_map(lo,
-                (bt_emission){.dtype = p->dtype,
-                              .binding = {from, BT_NO_STORAGE, to},
-                              .grid = {bt_groups(n), 1, 1}},
+    bt_emit_map(lo, (bt_emission){.dtype = p->dtype, .binding = {from, BT_NO_STORAGE, to}},
                 &(bt_map_args){.op = BT_MAP_COPY,
                                .dim = {1, 1, 1, n},
                                .a_stride = {0, 0, 0, 1},
@@ -178,10 +175,7 @@ void bt_optimizer_emit(bt_lowering *lo, bt_program *p, const bt_program_desc *d,
         bt_storage part = bt_lowering_fix(
             lo, (bt_binding){p->partials, run->partial_offset, run->chunks * element});
         bt_emit_grad_sumsq(lo,
-                           (bt_emission){.dtype = p->dtype,
-                                         .binding = {g, part},
-                                         .grid = {bt_groups(run->chunks), 1, 1},
-                                         .flops = 2.0 * n},
+                           (bt_emission){.dtype = p->dtype, .binding = {g, part}, .flops = 2.0 * n},
                            &(bt_sumsq_args){n});
     }
     // The gaps that alignment leaves between partial sums are zero and add nothing.
@@ -207,7 +201,6 @@ void bt_optimizer_emit(bt_lowering *lo, bt_program *p, const bt_program_desc *d,
                           .binding = {bt_lowering_fix(lo, run->params),
                                       bt_lowering_fix(lo, (bt_binding){run->grads, 0, bytes}),
                                       moment[0], moment[1], table, lo->state, partials},
-                          .grid = {bt_groups(n), 1, 1},
                           .flops = 4.0 * n},
             &(bt_update_args){.n = n,
                               .rows = (uint32_t)d->hyper_count,

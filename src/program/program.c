@@ -1,6 +1,8 @@
 // Programs: a step compiled once and run many times; see bantam.h.
 #include "program/program.h"
 
+#include "device/reload.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -61,8 +63,7 @@ static void emit_step_end(bt_lowering *lo, const bt_program *p, const bt_program
         (bt_emission){.dtype = p->dtype,
                       .binding = {bt_lower_value(lo, d->loss.id), bt_lower_value(lo, d->logits.id),
                                   bt_lower_value(lo, d->labels.id), lo->state, whole(lo, p->log),
-                                  whole(lo, p->predictions)},
-                      .grid = {1, 1, 1}},
+                                  whole(lo, p->predictions)}},
         &args);
 }
 
@@ -114,7 +115,7 @@ bt_status bt_lowering_finish(bt_lowering *lo, bt_program *p) {
         const bt_lowered_launch *l = &lo->launches[i];
         launches[i] = l->launch;
         memcpy(p->infos[i].label, l->label, sizeof l->label);
-        p->infos[i].kernel = (bt_kernel_id)l->launch.kernel;
+        p->infos[i].kernel = bt_kernel_name(ctx->api, &launches[i]);
         p->infos[i].flops = l->flops;
         p->infos[i].bytes = l->bytes > 0 ? l->bytes : launch_bytes(&l->launch);
         p->stats.flops += l->flops;
@@ -319,7 +320,7 @@ int bt_program_profile(const bt_program *p, bt_profile_row *rows, int max) {
         launches += seconds[i];
         if (i >= max) continue;
         double steps = (double)p->steps_run;
-        rows[i] = (bt_profile_row){.kernel = bt_kernel_table[p->infos[i].kernel].name,
+        rows[i] = (bt_profile_row){.kernel = p->infos[i].kernel,
                                    .calls = p->steps_run,
                                    .seconds = seconds[i],
                                    .flops = steps * p->infos[i].flops,
@@ -336,4 +337,8 @@ int bt_program_profile(const bt_program *p, bt_profile_row *rows, int max) {
 
 void bt_program_describe(const bt_program *p, bt_program_stats *out) {
     *out = p->stats;
+}
+
+const char *bt_program_kernel(const bt_program *p, int i) {
+    return i >= 0 && i < p->launch_count ? p->infos[i].kernel : NULL;
 }

@@ -19,7 +19,7 @@ typedef struct bt_trained {
 
 typedef struct bt_launch_info {
     char label[48];
-    bt_kernel_id kernel;
+    const char *kernel; // that the device runs for it
     double flops, bytes;
 } bt_launch_info;
 

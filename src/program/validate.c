@@ -37,12 +37,6 @@ bt_status bt_launch_validate(const bt_launch *launch, const char *label, bt_erro
                        launch->kernel);
     if (launch->dtype != BT_F32 && launch->dtype != BT_F64)
         return bad(err, launch, label, 0, "the launch is neither f32 nor f64");
-    for (int i = 0; i < 3; i++)
-        if (launch->grid[i] < 1 || launch->grid[i] > BT_GROUPS_MAX)
-            return bt_fail(err, BT_ERROR_USAGE,
-                           "launch \"%s\": %u work groups along axis %d; at most %d; try a smaller "
-                           "batch",
-                           label, launch->grid[i], i, BT_GROUPS_MAX);
     for (int i = 0; i < launch->binding_count; i++) BT_TRY(check_binding(launch, label, i, err));
     return BT_OK;
 }

@@ -1,4 +1,5 @@
 // A context: its device, device memory, and the lifetime of everything made with it.
+#include "device/reload.h"
 #include "tensor/graph.h"
 
 #include <stdlib.h>
@@ -31,6 +32,7 @@ void bt_close(bt_context *ctx) {
         free_values(ctx, 1);
         for (int i = 0; i < ctx->chunk_count; i++) bt_buffer_free(ctx, ctx->chunks[i].buffer);
         ctx->api->close(ctx->device);
+        bt_reload_free(ctx->reload);
     }
     free(ctx->owner.items);
     free(ctx->nodes);
@@ -55,6 +57,20 @@ size_t bt_device_bytes(const bt_context *ctx) {
 }
 uint64_t bt_device_allocations(const bt_context *ctx) {
     return ctx->device_allocations;
+}
+
+void bt_context_counters(const bt_context *ctx, bt_counters *out) {
+    memset(out, 0, sizeof *out);
+    if (!ctx->device) return;
+    const bt_device_counters *c = ctx->api->counters(ctx->device);
+    *out = (bt_counters){c->submissions, c->launches, c->bytes_written, c->bytes_read};
+}
+
+bt_status bt_kernels_load(bt_context *ctx, const char *folder, char *swapped, size_t bytes) {
+    *swapped = 0;
+    if (!ctx->device) return bt_error_of(ctx)->status;
+    return bt_reload_folder(&ctx->reload, ctx->api, ctx->device, folder, swapped, bytes,
+                            bt_error_of(ctx));
 }
 
 uint32_t bt_mark(const bt_context *constant) {

@@ -125,7 +125,6 @@ BT_LOWER(conv2d) {
         (bt_emission){.dtype = node->dtype,
                       .binding = {bt_lower_value(lo, node->in[0]), bt_lower_value(lo, node->in[1]),
                                   bt_lower_value(lo, node->in[2]), bt_lower_value(lo, fusion.out)},
-                      .grid = {(args.oh * args.ow + 63) / 64, (args.o + 63) / 64, args.n},
                       .flops = conv_flops(&args)},
         &args);
 }
@@ -133,9 +132,6 @@ BT_LOWER(conv2d) {
 BT_LOWER(conv2d_grad_input) {
     const bt_conv_args *args = &bt_lower_node(lo, id)->attr.conv;
     bt_emission e = bt_lower_emission(lo, id, 2);
-    e.grid[0] = (args->h * args->w + 63) / 64;
-    e.grid[1] = (args->c + 63) / 64;
-    e.grid[2] = args->n;
     e.flops = conv_flops(args);
     bt_emit_conv2d_grad_input(lo, e, args);
 }
@@ -151,18 +147,15 @@ BT_LOWER(conv2d_grad_weight) {
     if (chunks > 0)
         bt_emit_conv2d_grad_weight(
             lo,
-            (bt_emission){
-                .dtype = node->dtype,
-                .binding = {bt_lower_value(lo, node->in[0]), bt_lower_value(lo, node->in[1]),
-                            partial},
-                .grid = {(args->c * args->kh * args->kw + 63) / 64, (args->o + 63) / 64, chunks},
-                .flops = conv_flops(args)},
+            (bt_emission){.dtype = node->dtype,
+                          .binding = {bt_lower_value(lo, node->in[0]),
+                                      bt_lower_value(lo, node->in[1]), partial},
+                          .flops = conv_flops(args)},
             args);
     if (chunks != 1)
         bt_emit_reduce_sum(lo,
                            (bt_emission){.dtype = node->dtype,
                                          .binding = {partial, bt_lower_value(lo, id)},
-                                         .grid = {bt_groups(weights), 1, 1},
                                          .flops = (double)chunks * weights},
                            &(bt_reduce_args){1, chunks, weights, 0});
 }

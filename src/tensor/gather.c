@@ -26,7 +26,6 @@ BT_LOWER(gather) {
                       .binding = {bt_lower_value(lo, node->in[0]), bt_lower_value(lo, node->in[1]),
                                   bt_lower_value(lo, node->in[2]), bt_lower_state(lo),
                                   bt_lower_value(lo, id), bt_lower_second(lo, id)},
-                      .grid = {bt_groups((size_t)args->batch * args->pixels), 1, 1},
                       .bytes = numbers * (1 + (double)bt_dtype_size(node->dtype))},
         args);
 }

@@ -4,7 +4,6 @@
 #include "base/checked.h"
 #include "base/rng.h"
 
-#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -122,12 +121,6 @@ bt_dtype bt_tensor_dtype(const bt_context *ctx, bt_tensor t) {
     return t.id && t.id < ctx->node_count ? ctx->nodes[t.id].dtype : BT_F32;
 }
 
-uint32_t bt_groups(size_t n) {
-    size_t groups = (n + BT_GROUP_THREADS_MAX - 1) / BT_GROUP_THREADS_MAX;
-    if (groups > BT_GROUPS_MAX) groups = BT_GROUPS_MAX;
-    return groups ? (uint32_t)groups : 1;
-}
-
 // ---- Leaves ----------------------------------------------------------------------------------
 
 static bt_tensor leaf(bt_context *ctx, bt_dtype dtype, bt_shape shape, const void *data,
@@ -225,30 +218,44 @@ bt_tensor bt_eye(bt_context *ctx, bt_dtype dtype, int n) {
 
 typedef struct random_desc {
     uint64_t seed;
+    bool normal;
     double a, b;
 } random_desc;
 
-static double uniform_element(const void *user, size_t i) {
+static double random_element(const void *user, size_t i) {
     const random_desc *d = user;
-    return d->a + (d->b - d->a) * (double)bt_uniform(bt_philox(d->seed, BT_STREAM_USER, i).v[0]);
+    return bt_random_real(bt_philox(d->seed, BT_STREAM_USER, i), d->normal, d->a, d->b);
 }
 
-// Box and Muller, 1958. 1 - u is in (0, 1].
-static double normal_element(const void *user, size_t i) {
-    const random_desc *d = user;
-    bt_random4 r = bt_philox(d->seed, BT_STREAM_USER, i);
-    double radius = sqrt(-2.0 * log(1.0 - (double)bt_uniform(r.v[0])));
-    return d->a + d->b * radius * cos(6.283185307179586 * (double)bt_uniform(r.v[1]));
+// In f32 a node, so that no number crosses to the device; the other types come from the host.
+static bt_tensor random_tensor(bt_context *ctx, bt_dtype dtype, bt_shape shape,
+                               const random_desc *d) {
+    if (dtype != BT_F32 || !ctx->device || !shape_is_possible(shape))
+        return computed_leaf(ctx, dtype, shape, random_element, d);
+    return bt_node_add(ctx, &(bt_node){.op = BT_OP_RANDOM,
+                                       .dtype = dtype,
+                                       .shape = shape,
+                                       .attr.random = {.n = (uint32_t)bt_shape_count(shape),
+                                                       .seed_low = (uint32_t)d->seed,
+                                                       .seed_high = (uint32_t)(d->seed >> 32),
+                                                       .stream = BT_STREAM_USER,
+                                                       .normal = d->normal,
+                                                       .a = (float)d->a,
+                                                       .b = (float)d->b}});
 }
 
 bt_tensor bt_random_uniform(bt_context *ctx, bt_dtype dtype, bt_shape shape, uint64_t seed,
                             double low, double high) {
-    return computed_leaf(ctx, dtype, shape, uniform_element, &(random_desc){seed, low, high});
+    return random_tensor(ctx, dtype, shape, &(random_desc){seed, false, low, high});
 }
 
 bt_tensor bt_random_normal(bt_context *ctx, bt_dtype dtype, bt_shape shape, uint64_t seed,
                            double mean, double deviation) {
-    return computed_leaf(ctx, dtype, shape, normal_element, &(random_desc){seed, mean, deviation});
+    return random_tensor(ctx, dtype, shape, &(random_desc){seed, true, mean, deviation});
+}
+
+BT_LOWER(random) {
+    bt_emit_random(lo, bt_lower_emission(lo, id, 0), &bt_lower_node(lo, id)->attr.random);
 }
 
 bt_status bt_write(bt_context *ctx, bt_tensor t, const void *data, size_t bytes) {

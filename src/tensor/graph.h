@@ -13,6 +13,7 @@
     X(LEAF)               \
     X(SECOND)             \
     X(RESHAPE)            \
+    X(RANDOM)             \
     X(PERMUTE)            \
     X(BROADCAST)          \
     X(MAP)                \
@@ -58,6 +59,7 @@ typedef struct bt_node {
     const char *scope;          // see bt_scope
     bt_binding value;           // buffer NULL: not computed yet
     union {
+        bt_random_args random;
         bt_map_op map;
         int order[BT_RANK_MAX]; // PERMUTE
         bt_map_host_args host;
@@ -93,6 +95,7 @@ struct bt_context {
     const bt_device_api *api;
     bt_device *device;
     int device_index;
+    struct bt_reload *reload; // the kernels that it was given; NULL: those of the build
     size_t device_bytes;
     uint64_t device_allocations;
     bt_node *nodes; // nodes[0] is unused
@@ -172,13 +175,11 @@ typedef struct bt_emission {
     bt_kernel_id kernel;
     bt_dtype dtype;
     bt_storage binding[BT_BINDINGS_MAX];
-    uint32_t grid[3];
     double flops; // useful arithmetic
     double bytes; // moved; 0: each binding once
 } bt_emission;
 
-// What most operators emit: the first `inputs` operands, the result and its second, one thread for
-// each element of the result.
+// What most operators emit: the first `inputs` operands, the result and its second.
 bt_emission bt_lower_emission(bt_lowering *lo, uint32_t id, int inputs);
 
 // Appends a launch. `args` is the kernel's struct; see bt_emit_* below for the typed form.
@@ -192,9 +193,6 @@ void bt_lower_emit(bt_lowering *lo, const bt_emission *emission, const void *arg
     }
 BT_KERNELS(X)
 #undef X
-
-// Groups of 256 threads for n items, at most BT_GROUPS_MAX (kernels stride over the rest).
-uint32_t bt_groups(size_t n);
 
 // ---- The operator table ----------------------------------------------------------------------
 
@@ -212,6 +210,7 @@ extern const bt_op_info bt_op_table[BT_OP_COUNT]; // ops.c
 #define BT_LOWER(name) void bt_lower_##name(bt_lowering *lo, uint32_t id)
 #define BT_GRAD(name) \
     void bt_grad_##name(bt_context *ctx, bt_tensor y, bt_tensor dy, bt_tensor dx[BT_INPUTS_MAX])
+BT_LOWER(random);
 BT_LOWER(permute);
 BT_LOWER(broadcast);
 BT_LOWER(map);

@@ -43,13 +43,11 @@ BT_LOWER(cross_entropy) {
                  (bt_emission){.dtype = node->dtype,
                                .binding = {bt_lower_value(lo, node->in[0]), labels, rows,
                                            bt_lower_second(lo, id)},
-                               .grid = {bt_groups(args->rows), 1, 1},
                                .flops = 5.0 * args->rows * args->cols},
                  args);
     bt_emit_xent_mean(lo,
                       (bt_emission){.dtype = node->dtype,
                                     .binding = {rows, labels, bt_lower_value(lo, id)},
-                                    .grid = {1, 1, 1},
                                     .flops = args->rows},
                       args);
 }

@@ -107,7 +107,7 @@ bt_tensor bt_sqrt(bt_context *ctx, bt_tensor a) {
 static bt_tensor map_host_node(bt_context *ctx, bt_tensor a, bt_tensor b, bt_map_fn fn,
                                bt_map_fn derivative, void *user) {
     if (!bt_graph_has_reals(ctx, "bt_map", a, b.id ? b : a)) return (bt_tensor){0};
-    if (strcmp(ctx->api->name, "cpu") != 0)
+    if (!ctx->api->host)
         return bt_fail(bt_error_of(ctx), BT_ERROR_DEVICE,
                        "bt_map calls a function of the host, which device %s cannot; use the cpu",
                        ctx->api->name),

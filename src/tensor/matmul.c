@@ -82,7 +82,6 @@ BT_LOWER(matmul) {
                                   bt_lower_value(lo, fusion.bias),
                                   bt_lower_value(lo, fusion.y_forward),
                                   bt_lower_value(lo, fusion.out)},
-                      .grid = {(args.n + 63) / 64, (args.m + 63) / 64, args.batch1 * args.batch2},
                       .flops = flops},
         &args);
 }

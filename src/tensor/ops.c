@@ -6,6 +6,7 @@ const bt_op_info bt_op_table[BT_OP_COUNT] = {
     [BT_OP_LEAF] = {"leaf", NULL, NULL},
     [BT_OP_SECOND] = {"second", NULL, NULL},
     [BT_OP_RESHAPE] = {"reshape", NULL, bt_grad_reshape},
+    [BT_OP_RANDOM] = {"random", bt_lower_random, NULL},
     [BT_OP_PERMUTE] = {"permute", bt_lower_permute, bt_grad_permute},
     [BT_OP_BROADCAST] = {"broadcast", bt_lower_broadcast, bt_grad_broadcast},
     [BT_OP_MAP] = {"map", bt_lower_map, bt_grad_map},

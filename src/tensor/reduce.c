@@ -150,11 +150,9 @@ BT_GRAD(softmax) {
                                         .attr.softmax = node.attr.softmax});
 }
 
-// A thread for each row.
 static bt_emission softmax_emission(bt_lowering *lo, uint32_t id, int inputs) {
     const bt_node *node = bt_lower_node(lo, id);
     bt_emission e = bt_lower_emission(lo, id, inputs);
-    e.grid[0] = bt_groups((size_t)node->attr.softmax.outer * node->attr.softmax.inner);
     e.flops = 4.0 * (double)bt_shape_count(node->shape);
     return e;
 }

@@ -9,6 +9,7 @@
 
 #include "base/checked.h"
 #include "device/cpu/worker.h"
+#include "device/depend.h"
 
 // Launches below this cost (see cost_of) are not worth sharing: a barrier takes longer.
 enum { SOLO_COST = 4096, SOLO_COST_PLAIN = 512 /* of plain loops */ };
@@ -16,6 +17,7 @@ enum { SOLO_COST = 4096, SOLO_COST_PLAIN = 512 /* of plain loops */ };
 struct bt_device {
     bt_pool *pool;
     const bt_cpu_kernel *fast; // f32 kernels of the instruction set
+    bt_device_counters counters;
 };
 
 typedef struct cpu_launch {
@@ -143,16 +145,16 @@ static bt_status check_range(const bt_buffer *buffer, size_t offset, size_t byte
 
 static bt_status cpu_write(bt_device *dev, bt_buffer *buffer, size_t offset, const void *data,
                            size_t bytes, bt_error *err) {
-    (void)dev;
     BT_TRY(check_range(buffer, offset, bytes, err));
+    dev->counters.bytes_written += bytes;
     if (bytes > 0) memcpy((char *)buffer->handle + offset, data, bytes);
     return BT_OK;
 }
 
 static bt_status cpu_read(bt_device *dev, const bt_buffer *buffer, size_t offset, void *data,
                           size_t bytes, bt_error *err) {
-    (void)dev;
     BT_TRY(check_range(buffer, offset, bytes, err));
+    dev->counters.bytes_read += bytes;
     if (bytes > 0) memcpy(data, (const char *)buffer->handle + offset, bytes);
     return BT_OK;
 }
@@ -182,41 +184,6 @@ static double cost_of(const bt_launch *launch) {
     return (double)bytes / 32;
 }
 
-static bool overlap(const bt_binding *a, const bt_binding *b) {
-    return a->buffer && a->buffer == b->buffer && a->offset < b->offset + b->bytes &&
-           b->offset < a->offset + a->bytes;
-}
-
-static bool reads_only(const bt_launch *launch, int i) {
-    char letter = bt_kernel_table[launch->kernel].bindings[i];
-    return letter == 'r' || letter == 'R';
-}
-
-// Does either launch write what the other one touches?
-static bool depend(const bt_launch *a, const bt_launch *b) {
-    for (int i = 0; i < a->binding_count; i++)
-        for (int j = 0; j < b->binding_count; j++)
-            if (!(reads_only(a, i) && reads_only(b, j)) && overlap(&a->binding[i], &b->binding[j]))
-                return true;
-    return false;
-}
-
-// A launch must wait for all workers when it depends on a launch since the last barrier, unless
-// worker 0 runs both. Steps are kept apart by a barrier before the first launch.
-static void place_barriers(bt_device_program *program) {
-    bool all_solo = true;
-    for (int i = 0, since = 0; i < program->count; i++) {
-        cpu_launch *next = &program->launches[i];
-        all_solo = all_solo && next->solo;
-        for (int j = since; j < i && !next->barrier; j++) {
-            const cpu_launch *before = &program->launches[j];
-            next->barrier = !(next->solo && before->solo) && depend(&before->launch, &next->launch);
-        }
-        if (next->barrier) since = i;
-    }
-    if (program->count > 0) program->launches[0].barrier = !all_solo;
-}
-
 static void cpu_program_done(bt_device *dev, bt_device_program *program) {
     (void)dev;
     if (!program) return;
@@ -238,6 +205,23 @@ static void prepare_launch(const bt_device *dev, const bt_launch *launch,
     if (scratch > program->scratch_bytes) program->scratch_bytes = scratch;
     bool solo = cost_of(launch) < (plain ? SOLO_COST_PLAIN : SOLO_COST);
     *out = (cpu_launch){.launch = *launch, .fn = kernel->run, .solo = solo};
+}
+
+// Worker 0 runs the solo launches in order. Unless there is nothing else, steps are kept apart.
+static bt_status place_barriers(bt_device_program *program, const bt_launch *launches,
+                                bt_error *err) {
+    size_t count = (size_t)program->count;
+    bool *solo = calloc(2 * count + 1, sizeof *solo), *barrier = solo + count, all_solo = true;
+    if (!solo) return bt_fail_memory(err, "a program", 2 * count);
+    for (size_t i = 0; i < count; i++) {
+        solo[i] = program->launches[i].solo;
+        all_solo = all_solo && solo[i];
+    }
+    bt_place_barriers(launches, program->count, solo, barrier);
+    for (size_t i = 0; i < count; i++) program->launches[i].barrier = barrier[i];
+    if (count > 0) program->launches[0].barrier = !all_solo;
+    free(solo);
+    return BT_OK;
 }
 
 static bt_status allocate_scratch(bt_device_program *program, size_t workers, bt_error *err) {
@@ -266,8 +250,9 @@ static bt_status cpu_program_init(bt_device *dev, const bt_launch *launches, int
     }
     for (int i = 0; i < count; i++)
         prepare_launch(dev, &launches[i], program, &program->launches[i]);
-    place_barriers(program);
-    bt_status status = allocate_scratch(program, (size_t)bt_pool_workers(dev->pool), err);
+    bt_status status = place_barriers(program, launches, err);
+    if (status == BT_OK)
+        status = allocate_scratch(program, (size_t)bt_pool_workers(dev->pool), err);
     if (status != BT_OK) {
         cpu_program_done(dev, program);
         return status;
@@ -300,6 +285,8 @@ static bt_status cpu_run(bt_device *dev, bt_device_program *program, uint32_t st
     program->steps = steps;
     bt_pool_run(dev->pool, walk, program);
     program->total += bt_seconds() - start;
+    dev->counters.submissions++;
+    dev->counters.launches += (uint64_t)program->count * steps;
     return BT_OK;
 }
 
@@ -316,8 +303,13 @@ static void cpu_times(bt_device *dev, const bt_device_program *program, double *
     *total = program->total;
 }
 
+static const bt_device_counters *cpu_counters(const bt_device *dev) {
+    return &dev->counters;
+}
+
 const bt_device_api bt_device_cpu = {
     .name = "cpu",
+    .host = true,
     .probe = cpu_probe,
     .open = cpu_open,
     .close = cpu_close,
@@ -330,4 +322,5 @@ const bt_device_api bt_device_cpu = {
     .run = cpu_run,
     .wait = cpu_wait,
     .times = cpu_times,
+    .counters = cpu_counters,
 };

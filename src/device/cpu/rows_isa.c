@@ -103,10 +103,10 @@ void VEC_NAME(bt_cpu_softmax)(const bt_launch *launch, const bt_cpu_worker *me) 
     for (size_t r = begin; r < end && n > 0; r++) {
         const float *from = x + r * n;
         float *to = y + r * n, max = max_row(from, n);
-        float sum = exp_row(from, n, max, args.log ? NULL : to), log_sum = logf(sum);
+        float sum = exp_row(from, n, max, args.log_form ? NULL : to), log_sum = logf(sum);
         for (size_t i = 0; i < n; i += LANES) {
-            vf result = args.log ? v_load_up_to(from + i, n - i) - v_set(max) - v_set(log_sum)
-                                 : v_load_up_to(to + i, n - i) / v_set(sum);
+            vf result = args.log_form ? v_load_up_to(from + i, n - i) - v_set(max) - v_set(log_sum)
+                                      : v_load_up_to(to + i, n - i) / v_set(sum);
             v_store_up_to(to + i, result, n - i);
         }
     }

@@ -1,0 +1,125 @@
+// See portable.h: rules are run on a small stack, with nothing believed about them.
+#include "device/portable.h"
+
+#include <string.h>
+
+#include "device/kernels.h"
+
+typedef struct rule_stack {
+    uint32_t value[BT_RULE_DEPTH];
+    int count;
+} rule_stack;
+
+static bool push(rule_stack *s, uint32_t value) {
+    if (s->count == BT_RULE_DEPTH) return false;
+    s->value[s->count++] = value;
+    return true;
+}
+
+static bool word_at(const unsigned char *scalars, uint32_t word, uint32_t *value) {
+    if (word >= BT_SCALAR_BYTES_MAX / 4) return false;
+    memcpy(value, scalars + (size_t)word * 4, 4);
+    return true;
+}
+
+// b is not 0 for DIV and MOD. false: no such operation, or an overflow.
+static bool combine(uint32_t op, uint32_t a, uint32_t b, uint32_t *out) {
+    switch (op) {
+    case BT_RULE_ADD: return !__builtin_add_overflow(a, b, out);
+    case BT_RULE_SUB: return !__builtin_sub_overflow(a, b, out);
+    case BT_RULE_MUL: return !__builtin_mul_overflow(a, b, out);
+    case BT_RULE_DIV: *out = a / b; return true;
+    case BT_RULE_MOD: *out = a % b; return true;
+    case BT_RULE_MIN: *out = a < b ? a : b; return true;
+    case BT_RULE_MAX: *out = a > b ? a : b; return true;
+    case BT_RULE_LT: *out = a < b; return true;
+    case BT_RULE_LE: *out = a <= b; return true;
+    case BT_RULE_GT: *out = a > b; return true;
+    case BT_RULE_GE: *out = a >= b; return true;
+    case BT_RULE_EQ: *out = a == b; return true;
+    case BT_RULE_NE: *out = a != b; return true;
+    case BT_RULE_AND: *out = a && b; return true;
+    case BT_RULE_OR: *out = a || b; return true;
+    default: return false;
+    }
+}
+
+static bool apply(rule_stack *s, uint32_t op) {
+    if (op == BT_RULE_NOT) {
+        if (s->count < 1) return false;
+        s->value[s->count - 1] = !s->value[s->count - 1];
+        return true;
+    }
+    if (s->count < 2) return false;
+    uint32_t b = s->value[--s->count], *a = &s->value[s->count - 1];
+    if ((op == BT_RULE_DIV || op == BT_RULE_MOD) && b == 0) return false;
+    return combine(op, *a, b, a);
+}
+
+bool bt_rule_value(const uint32_t *rule, const unsigned char *scalars, uint32_t *value) {
+    *value = 1;
+    if (!rule) return true;
+    rule_stack stack = {.count = 0};
+    for (int at = 0; at < BT_RULE_WORDS_MAX; at++) {
+        uint32_t op = rule[at], operand = 0;
+        if (op == BT_RULE_END) {
+            *value = stack.value[0];
+            return stack.count == 1;
+        }
+        bool ok;
+        if (op == BT_RULE_NUMBER || op == BT_RULE_WORD) {
+            if (++at == BT_RULE_WORDS_MAX) return false;
+            operand = rule[at];
+            ok = (op == BT_RULE_NUMBER || word_at(scalars, operand, &operand)) &&
+                 push(&stack, operand);
+        } else {
+            ok = apply(&stack, op);
+        }
+        if (!ok) return false;
+    }
+    return false;
+}
+
+static bt_status grid_of(const bt_portable *k, const bt_launch *launch, uint32_t grid[3],
+                         bt_error *err) {
+    for (int i = 0; i < 3; i++) {
+        if (!bt_rule_value(k->grid[i], launch->scalars, &grid[i]))
+            return bt_fail(err, BT_ERROR_USAGE,
+                           "kernel %s (%s:%d): its number of work groups along %c does not fit 32 "
+                           "bits; try a smaller batch",
+                           k->name, k->file, k->line, "xyz"[i]);
+        if (grid[i] == 0) grid[i] = 1;
+        if (grid[i] > BT_GROUPS_MAX)
+            return bt_fail(err, BT_ERROR_USAGE,
+                           "kernel %s (%s:%d) needs %u work groups along %c; at most %d; try a "
+                           "smaller batch",
+                           k->name, k->file, k->line, grid[i], "xyz"[i], BT_GROUPS_MAX);
+    }
+    return BT_OK;
+}
+
+bt_status bt_portable_pick(const bt_portable *table, int count, const bt_launch *launch,
+                           uint32_t grid[3], bt_error *err, int *index) {
+    const char *name = bt_kernel_table[launch->kernel].name;
+    if (launch->dtype != BT_F32)
+        return bt_fail(err, BT_ERROR_DEVICE, "%s in %s: GPUs compute in f32; use the cpu device",
+                       name, bt_dtype_name((bt_dtype)launch->dtype));
+    for (int i = 0; i < count; i++) {
+        uint32_t holds;
+        // A condition that cannot be evaluated does not hold: the kernel itself is always right.
+        if (table[i].kernel != launch->kernel ||
+            !bt_rule_value(table[i].when, launch->scalars, &holds) || !holds)
+            continue;
+        *index = i;
+        return grid_of(&table[i], launch, grid, err);
+    }
+    return bt_fail(err, BT_ERROR_DEVICE, "kernel %s runs on the CPU alone; use the cpu device",
+                   name);
+}
+
+uint32_t bt_portable_present(const bt_launch *launch) {
+    uint32_t present = 0;
+    for (uint32_t i = 0; i < launch->binding_count; i++)
+        if (launch->binding[i].buffer) present |= 1u << i;
+    return present;
+}

@@ -1,0 +1,157 @@
+// A kernel exchanged while the device is open: its new GLSL is compiled by glslc, a program of its
+// own, so that nobody who does not ask for this needs a compiler.
+#include "device/vulkan/vulkan_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+enum { SPIRV_MAX = 16 << 20, NAME_BYTES = 512 };
+
+typedef struct folder {
+    char path[NAME_BYTES - 16], glsl[NAME_BYTES], spirv[NAME_BYTES], message[NAME_BYTES];
+} folder;
+
+static bool make_folder(folder *f) {
+    const char *base = getenv("TMPDIR");
+    int n = snprintf(f->path, sizeof f->path, "%s/bantam-XXXXXX", base && *base ? base : "/tmp");
+    if (n < 0 || n >= (int)sizeof f->path || !mkdtemp(f->path)) return false;
+    snprintf(f->glsl, sizeof f->glsl, "%s/kernel.comp", f->path);
+    snprintf(f->spirv, sizeof f->spirv, "%s/kernel.spv", f->path);
+    snprintf(f->message, sizeof f->message, "%s/message", f->path);
+    return true;
+}
+
+static void remove_folder(const folder *f) {
+    unlink(f->glsl);
+    unlink(f->spirv);
+    unlink(f->message);
+    rmdir(f->path);
+}
+
+static bool write_text(const char *path, const char *text) {
+    FILE *file = fopen(path, "wb");
+    if (!file) return false;
+    bool written = fputs(text, file) >= 0;
+    return fclose(file) == 0 && written;
+}
+
+// The bytes of a file and a 0 after them, to be freed. NULL: there are none, or too many.
+static char *read_all(const char *path, size_t *bytes) {
+    struct stat info;
+    FILE *file = fopen(path, "rb");
+    if (!file) return NULL;
+    char *data = NULL;
+    if (!fstat(fileno(file), &info) && info.st_size > 0 && info.st_size <= SPIRV_MAX &&
+        (data = calloc(1, (size_t)info.st_size + 1)))
+        *bytes = fread(data, 1, (size_t)info.st_size, file);
+    fclose(file);
+    return data;
+}
+
+// Runs glslc, without a shell. false: it could not be started, or found fault.
+static bool run_glslc(const char *glslc, folder *f) {
+    char *arguments[] = {(char *)glslc,
+                         "--target-env=vulkan1.2",
+                         "-fshader-stage=compute",
+                         "-O",
+                         "-o",
+                         f->spirv,
+                         f->glsl,
+                         NULL};
+    posix_spawn_file_actions_t files;
+    if (posix_spawn_file_actions_init(&files) != 0) return false;
+    pid_t child;
+    int state = -1;
+    bool ran =
+        posix_spawn_file_actions_addopen(&files, 2, f->message, O_WRONLY | O_CREAT, 0600) == 0 &&
+        posix_spawn_file_actions_adddup2(&files, 2, 1) == 0 &&
+        posix_spawnp(&child, glslc, &files, NULL, arguments, environ) == 0;
+    while (ran && waitpid(child, &state, 0) != child) ran = errno == EINTR;
+    posix_spawn_file_actions_destroy(&files);
+    return ran && WIFEXITED(state) && WEXITSTATUS(state) == 0;
+}
+
+static bt_status compile(folder *f, const char *name, const char *glsl, bt_error *err, char **spirv,
+                         size_t *bytes) {
+    const char *wish = getenv("BANTAM_GLSLC"), *glslc = wish && *wish ? wish : "glslc";
+    if (!write_text(f->glsl, glsl))
+        return bt_fail(err, BT_ERROR_MEMORY, "cannot write %.400s", f->glsl);
+    bool right = run_glslc(glslc, f);
+    if (right && (*spirv = read_all(f->spirv, bytes))) return BT_OK;
+    char *message = read_all(f->message, bytes);
+    if (message) message[strcspn(message, "\n")] = 0; // the first of its errors
+    bt_fail(err, BT_ERROR_DATA, "kernel %.40s does not compile: %.400s", name,
+            message ? message
+                    : "glslc cannot be run; install it (Debian: glslc) or name it in BANTAM_GLSLC");
+    free(message);
+    return err->status;
+}
+
+static size_t rule_words(const uint32_t *rule) {
+    size_t at = 0;
+    while (at < BT_RULE_WORDS_MAX && rule[at] != BT_RULE_END)
+        at += rule[at] == BT_RULE_NUMBER || rule[at] == BT_RULE_WORD ? 2 : 1;
+    return at + 1;
+}
+
+// Copies the rules into the table of the device: the caller's may not live long.
+static bt_status adopt(bt_device *dev, int portable, const bt_portable *rules, bt_error *err) {
+    bt_portable *entry = &dev->table[portable];
+    const uint32_t *from[4] = {rules->when, rules->grid[0], rules->grid[1], rules->grid[2]};
+    const uint32_t **to[4] = {&entry->when, &entry->grid[0], &entry->grid[1], &entry->grid[2]};
+    for (int i = 0; i < 4; i++)
+        if (from[i] && rule_words(from[i]) > BT_RULE_WORDS_MAX)
+            return bt_fail(err, BT_ERROR_DATA, "a rule of kernel %.40s has more than %d words",
+                           entry->name, BT_RULE_WORDS_MAX);
+    bt_vk_rules *copy = calloc(1, sizeof *copy);
+    if (!copy) return bt_fail_memory(err, "the rules of a kernel", sizeof *copy);
+    entry->group = rules->group;
+    entry->shared_bytes = rules->shared_bytes;
+    entry->special_count = rules->special_count;
+    memcpy(entry->special, rules->special, sizeof entry->special);
+    for (int i = 0; i < 4; i++) {
+        *to[i] = from[i] ? copy->words[i] : NULL;
+        if (from[i]) memcpy(copy->words[i], from[i], rule_words(from[i]) * sizeof(uint32_t));
+    }
+    free(dev->rules[portable]);
+    dev->rules[portable] = copy;
+    return BT_OK;
+}
+
+bt_status bt_vk_kernel_swap(bt_device *dev, int portable, const bt_portable *rules,
+                            const char *glsl, bt_error *err) {
+    BT_TRY(bt_vk_wait(dev, err));
+    if (portable < 0 || portable >= bt_portable_count)
+        return bt_fail(err, BT_ERROR_USAGE, "there is no kernel %d; there are %d", portable,
+                       bt_portable_count);
+    folder f;
+    char *spirv = NULL;
+    size_t bytes = 0;
+    VkShaderModule module = VK_NULL_HANDLE;
+    if (!make_folder(&f))
+        return bt_fail(err, BT_ERROR_MEMORY, "cannot make a folder like %.400s", f.path);
+    bt_status status = compile(&f, dev->table[portable].name, glsl, err, &spirv, &bytes);
+    if (status == BT_OK)
+        status = bt_vk_module(dev, (const uint32_t *)(void *)spirv, bytes, &module, err);
+    if (status == BT_OK) status = adopt(dev, portable, rules, err);
+    free(spirv);
+    remove_folder(&f);
+    if (status != BT_OK) {
+        bt_vk.DestroyShaderModule(dev->handle, module, NULL);
+        return status;
+    }
+    bt_vk_pipelines_drop(dev, portable);
+    bt_vk.DestroyShaderModule(dev->handle, dev->modules[portable], NULL);
+    dev->modules[portable] = module;
+    dev->generation++; // programs that were recorded are recorded again
+    return BT_OK;
+}
