@@ -58,6 +58,7 @@ int command_predict(settings *s);
 int command_sanity(settings *s);
 int command_parity(settings *s);
 int command_bench(settings *s);
+int command_kernels(settings *s);
 int command_devices(settings *s);
 int command_data(settings *s);
 int command_inspect(settings *s);

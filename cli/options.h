@@ -19,8 +19,9 @@ enum {
     CMD_DEVICES = 64,
     CMD_DATA = 128,
     CMD_INSPECT = 256,
-    CMD_ALL = 511,
-    OPT_KEPT = 512 // a setting that a resumed run takes over from its checkpoint
+    CMD_KERNELS = 512,
+    CMD_ALL = 1023,
+    OPT_KEPT = 1024 // a setting that a resumed run takes over from its checkpoint
 };
 
 typedef enum origin {

@@ -1,5 +1,7 @@
-// `bantam parity`: a device in f32 against the CPU in f64. Every operator and its gradients on
-// small odd shapes, then whole training steps from the same weights in the same order.
+// `bantam parity`: a device in f32 against the CPU in f64. Every kernel, through the operators and
+// their gradients, on many shapes; then whole training steps from the same weights in the same
+// order.
+#include "parity.h"
 #include "net.h"
 #include "table.h"
 
@@ -7,263 +9,176 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { INPUTS = 3, STEPS = 50 };
+enum { STEPS = 50 };
 // Bounds of the normalised mean square error; sums of products collect more rounding.
 static const double PLAIN_BOUND = 1e-10, PRODUCT_BOUND = 1e-9, LOSS_BOUND = 1e-4;
 
-// ---- Cases -------------------------------------------------------------------------------------
+// ---- Comparing ---------------------------------------------------------------------------------
 
-typedef bt_tensor (*build_fn)(bt_context *ctx, const bt_tensor *in);
-
-typedef struct op_case {
-    const char *name;
-    bt_shape shapes[INPUTS]; // rank 0 from the second on: no input
-    bt_tensor (*unary)(bt_context *ctx, bt_tensor a);
-    bt_tensor (*binary)(bt_context *ctx, bt_tensor a, bt_tensor b);
-    bt_tensor (*scalar)(bt_context *ctx, bt_tensor a, double s);
-    build_fn build;
-    bool positive; // inputs from 0.5 to 2.5 instead of -2 to 2
-    bool product;  // has the wider bound
-    bool no_gradient;
-} op_case;
-
-static double square(void *user, double x) {
-    return (void)user, x * x;
-}
-static double twice(void *user, double x) {
-    return (void)user, 2 * x;
-}
-
-static bt_tensor map(bt_context *ctx, const bt_tensor *in) {
-    return bt_map(ctx, in[0], square, twice, NULL);
-}
-static bt_tensor matmul_tn(bt_context *ctx, const bt_tensor *in) {
-    return bt_matmul_ex(ctx, in[0], true, in[1], false);
-}
-static bt_tensor matmul_nt(bt_context *ctx, const bt_tensor *in) {
-    return bt_matmul_ex(ctx, in[0], false, in[1], true);
-}
-static bt_tensor permute(bt_context *ctx, const bt_tensor *in) {
-    return bt_permute(ctx, in[0], (const int[]){2, 0, 3, 1});
-}
-static bt_tensor reshape(bt_context *ctx, const bt_tensor *in) {
-    return bt_reshape(ctx, in[0], BT_SHAPE(5, -1));
-}
-static bt_tensor broadcast(bt_context *ctx, const bt_tensor *in) {
-    return bt_broadcast(ctx, in[0], BT_SHAPE(2, 3, 4, 5));
-}
-static bt_tensor sum(bt_context *ctx, const bt_tensor *in) {
-    return bt_sum(ctx, in[0], 5, true);
-}
-static bt_tensor mean(bt_context *ctx, const bt_tensor *in) {
-    return bt_mean(ctx, in[0], 0, false);
-}
-static bt_tensor max(bt_context *ctx, const bt_tensor *in) {
-    return bt_max(ctx, in[0], 2, false);
-}
-static bt_tensor argmax(bt_context *ctx, const bt_tensor *in) {
-    return bt_argmax(ctx, in[0], 1);
-}
-static bt_tensor softmax(bt_context *ctx, const bt_tensor *in) {
-    return bt_softmax(ctx, in[0], 1);
-}
-static bt_tensor log_softmax(bt_context *ctx, const bt_tensor *in) {
-    return bt_log_softmax(ctx, in[0], 2);
-}
-static bt_tensor conv(bt_context *ctx, const bt_tensor *in) {
-    return bt_conv2d(ctx, in[0], in[1], in[2], 1, 0);
-}
-static bt_tensor conv_strided(bt_context *ctx, const bt_tensor *in) {
-    return bt_conv2d(ctx, in[0], in[1], (bt_tensor){0}, 2, 1);
-}
-static bt_tensor im2col(bt_context *ctx, const bt_tensor *in) {
-    return bt_im2col(ctx, in[0], 3, 2, 2, 1);
-}
-static bt_tensor max_pool(bt_context *ctx, const bt_tensor *in) {
-    return bt_max_pool(ctx, in[0], 2, 0, 0);
-}
-static bt_tensor max_pool_padded(bt_context *ctx, const bt_tensor *in) {
-    return bt_max_pool(ctx, in[0], 3, 2, 1);
-}
-static bt_tensor avg_pool(bt_context *ctx, const bt_tensor *in) {
-    return bt_avg_pool(ctx, in[0], 3, 2, 1);
-}
-static bt_tensor cross_entropy(bt_context *ctx, const bt_tensor *in) {
-    static const int32_t labels[7] = {0, 4, 2, -1, 1, 3, 4};
-    return bt_cross_entropy(ctx, in[0], bt_from(ctx, BT_I32, BT_SHAPE(7), labels));
-}
-
-static const op_case cases[] = {
-    {"add (broadcast)", {{3, {3, 1, 5}}, {2, {7, 1}}}, .binary = bt_add},
-    {"sub (broadcast)", {{2, {5, 13}}, {1, {13}}}, .binary = bt_sub},
-    {"mul", {{2, {3, 37}}, {2, {3, 37}}}, .binary = bt_mul},
-    {"div (broadcast)", {{2, {3, 11}}, {2, {3, 1}}}, .binary = bt_div, .positive = true},
-    {"add_scalar", {{1, {17}}}, .scalar = bt_add_scalar},
-    {"sub_scalar", {{1, {17}}}, .scalar = bt_sub_scalar},
-    {"mul_scalar", {{1, {17}}}, .scalar = bt_mul_scalar},
-    {"div_scalar", {{1, {17}}}, .scalar = bt_div_scalar},
-    {"neg", {{2, {3, 31}}}, .unary = bt_neg},
-    {"relu", {{2, {3, 31}}}, .unary = bt_relu},
-    {"sigmoid", {{2, {3, 31}}}, .unary = bt_sigmoid},
-    {"tanh", {{2, {3, 31}}}, .unary = bt_tanh},
-    {"gelu", {{2, {3, 31}}}, .unary = bt_gelu},
-    {"exp", {{2, {3, 31}}}, .unary = bt_exp},
-    {"log", {{2, {3, 31}}}, .unary = bt_log, .positive = true},
-    {"sqrt", {{2, {3, 31}}}, .unary = bt_sqrt, .positive = true},
-    {"map (CPU only)", {{2, {3, 31}}}, .build = map},
-    {"matmul", {{2, {17, 29}}, {2, {29, 13}}}, .binary = bt_matmul, .product = true},
-    {"matmul (batches)", {{3, {3, 5, 7}}, {2, {7, 3}}}, .binary = bt_matmul, .product = true},
-    {"matmul (transpose a)", {{2, {29, 17}}, {2, {29, 13}}}, .build = matmul_tn, .product = true},
-    {"matmul (transpose b)", {{2, {17, 29}}, {2, {13, 29}}}, .build = matmul_nt, .product = true},
-    {"permute", {{4, {2, 3, 5, 7}}}, .build = permute},
-    {"transpose", {{3, {2, 5, 7}}}, .unary = bt_transpose},
-    {"reshape", {{3, {3, 5, 7}}}, .build = reshape},
-    {"broadcast", {{3, {3, 1, 5}}}, .build = broadcast},
-    {"sum (two axes)", {{3, {5, 7, 11}}}, .build = sum},
-    {"mean (all)", {{3, {5, 7, 11}}}, .build = mean},
-    {"max", {{3, {5, 7, 3}}}, .build = max},
-    {"argmax", {{3, {5, 7, 3}}}, .build = argmax, .no_gradient = true},
-    {"softmax", {{3, {3, 10, 5}}}, .build = softmax},
-    {"log_softmax", {{3, {3, 5, 10}}}, .build = log_softmax},
-    {"conv2d", {{4, {3, 2, 11, 9}}, {4, {5, 2, 3, 5}}, {1, {5}}}, .build = conv, .product = true},
-    {"conv2d (stride, pad)",
-     {{4, {2, 3, 9, 11}}, {4, {7, 3, 3, 3}}},
-     .build = conv_strided,
-     .product = true},
-    {"im2col", {{4, {2, 3, 7, 5}}}, .build = im2col},
-    {"max_pool", {{4, {2, 3, 10, 8}}}, .build = max_pool},
-    {"max_pool (stride, pad)", {{4, {2, 3, 9, 7}}}, .build = max_pool_padded},
-    {"avg_pool (stride, pad)", {{4, {2, 3, 9, 7}}}, .build = avg_pool},
-    {"bias", {{4, {3, 5, 4, 3}}, {1, {5}}}, .binary = bt_bias},
-    {"cross_entropy", {{2, {7, 5}}}, .build = cross_entropy},
-    {"mse", {{2, {3, 7}}, {2, {3, 7}}}, .binary = bt_mse},
-};
-enum { CASE_COUNT = sizeof cases / sizeof cases[0], VALUES_MAX = 1 << 14 };
-
-// ---- Operators ---------------------------------------------------------------------------------
-
-// What a case computes: its output and the gradients of its inputs, as doubles.
-typedef struct outcome {
-    double values[INPUTS + 1][VALUES_MAX];
-    size_t counts[INPUTS + 1];
-} outcome;
-
-// The same values in both precisions, exact in f32.
-static bt_tensor make_values(bt_context *ctx, bt_dtype dtype, bt_shape shape, uint32_t seed,
-                             bool positive) {
-    double wide[VALUES_MAX];
-    float narrow[VALUES_MAX];
-    size_t count = bt_shape_count(shape);
-    uint32_t state = seed * 2654435761u + 1;
-    for (size_t i = 0; i < count && i < VALUES_MAX; i++) {
-        state = state * 1664525u + 1013904223u;
-        narrow[i] = (float)(ldexp(state, positive ? -31 : -30) + (positive ? 0.5 : -2));
-        wide[i] = (double)narrow[i];
-    }
-    return bt_input(ctx, dtype, shape, dtype == BT_F64 ? (void *)wide : (void *)narrow);
-}
-
-static bt_status read_values(bt_context *ctx, bt_tensor t, double *out, size_t *count) {
-    union {
-        float f[VALUES_MAX];
-        int32_t i[VALUES_MAX];
-        double d[VALUES_MAX];
-    } raw;
-    bt_dtype dtype = bt_tensor_dtype(ctx, t);
-    *count = bt_shape_count(bt_tensor_shape(ctx, t));
-    bt_status status = bt_read(ctx, t, &raw, *count * bt_dtype_size(dtype));
-    for (size_t i = 0; i < *count && status == BT_OK; i++)
-        out[i] = dtype == BT_F64 ? raw.d[i] : dtype == BT_F32 ? (double)raw.f[i] : raw.i[i];
-    return status;
-}
-
-static bt_tensor build(bt_context *ctx, const op_case *c, const bt_tensor *in) {
-    if (c->unary) return c->unary(ctx, in[0]);
-    if (c->binary) return c->binary(ctx, in[0], in[1]);
-    return c->scalar ? c->scalar(ctx, in[0], 1.75) : c->build(ctx, in);
-}
-
-// The gradients are those of the sum of the outputs, each times a number of its own.
-static bt_status compute(bt_context *ctx, const op_case *c, bt_dtype dtype, outcome *o) {
-    bt_tensor in[INPUTS] = {{0}}, gradients[INPUTS];
-    int count = 0;
-    memset(o->counts, 0, sizeof o->counts);
-    while (count < INPUTS && c->shapes[count].rank) {
-        in[count] = make_values(ctx, dtype, c->shapes[count], (uint32_t)count + 1, c->positive);
-        count++;
-    }
-    bt_tensor out = build(ctx, c, in);
-    bt_status status = read_values(ctx, out, o->values[0], &o->counts[0]);
-    if (status != BT_OK || c->no_gradient) return status;
-    bt_tensor weights = make_values(ctx, dtype, bt_tensor_shape(ctx, out), 9, false);
-    bt_tensor total = bt_sum(ctx, bt_mul(ctx, out, weights), 0, false);
-    status = bt_grad(ctx, total, in, count, gradients);
-    for (int i = 0; i < count && status == BT_OK; i++)
-        status = read_values(ctx, gradients[i], o->values[i + 1], &o->counts[i + 1]);
-    return status;
-}
-
+// The worst of a row so far, for the outputs [0] and for the gradients [1].
 typedef struct deviation {
-    double nmse, largest;
+    double nmse[2], max_abs[2];
+    char worst[64]; // the case that has the largest nmse
+    int cases;
 } deviation;
 
-// The worst of tensors [first, last).
-static deviation compare(const outcome *a, const outcome *reference, int first, int last) {
-    deviation worst = {0, 0};
-    for (int t = first; t < last; t++) {
-        double square_error = 0, energy = 0;
-        for (size_t i = 0; i < a->counts[t]; i++) {
-            double e = a->values[t][i] - reference->values[t][i];
-            if (isnan(e)) e = INFINITY;
-            square_error += e * e, energy += reference->values[t][i] * reference->values[t][i];
-            worst.largest = fmax(worst.largest, fabs(e));
-        }
-        double nmse = square_error > 0 ? square_error / energy : 0;
-        worst.nmse = fmax(worst.nmse, isnan(nmse) ? INFINITY : nmse);
-    }
-    return worst;
+static double bound_of(const parity_row *row) {
+    return row->exact ? 0 : row->product ? PRODUCT_BOUND : PLAIN_BOUND;
 }
+
+static void compare_tensor(const outcome *a, const outcome *reference, int t, double *nmse,
+                           double *max_abs) {
+    double errors = 0, energy = 0;
+    *max_abs = 0;
+    for (size_t i = 0; i < reference->counts[t] && i < a->counts[t]; i++) {
+        double got = a->values[t][i], want = reference->values[t][i];
+        if (isfinite(want)) energy += want * want;
+        if (got == want || (isnan(got) && isnan(want))) continue;
+        double e = isfinite(got - want) ? fabs(got - want) : INFINITY;
+        errors += e * e;
+        *max_abs = fmax(*max_abs, e);
+    }
+    *nmse = errors > 0 ? errors / energy : 0;
+    if (isnan(*nmse) || a->counts[t] != reference->counts[t]) *nmse = INFINITY;
+}
+
+static void compare(const parity_case *c, const outcome *a, const outcome *reference,
+                    deviation *d) {
+    double before = fmax(d->nmse[0], d->nmse[1]);
+    for (int t = 0; t < PARITY_TENSORS; t++) {
+        double nmse, max_abs;
+        compare_tensor(a, reference, t, &nmse, &max_abs);
+        d->nmse[t > 0] = fmax(d->nmse[t > 0], nmse);
+        d->max_abs[t > 0] = fmax(d->max_abs[t > 0], max_abs);
+    }
+    d->cases++;
+    if (fmax(d->nmse[0], d->nmse[1]) > before) memcpy(d->worst, c->text, sizeof d->worst);
+}
+
+static bool within(const parity_row *row, const deviation *d) {
+    return fmax(d->nmse[0], d->nmse[1]) <= bound_of(row);
+}
+
+// Runs all cases of a row; counts in `reached` (may be NULL) how many ran each kernel.
+static bt_status check_row(bt_context *device, bt_context *reference, const parity_row *row,
+                           json_t *reached, deviation *d, bt_context **guilty) {
+    const char *at = row->shapes, *kernel;
+    parity_case c;
+    bt_status status = BT_OK;
+    *d = (deviation){0};
+    while (status == BT_OK && parity_next(row, &at, &c)) {
+        outcome o[2] = {[0].kernels = json_object()};
+        status = parity_compute(*guilty = device, &c, BT_F32, &o[0]);
+        if (status == BT_OK)
+            status = parity_compute(*guilty = reference, &c, row->exact ? BT_F32 : BT_F64, &o[1]);
+        if (status == BT_OK) compare(&c, &o[0], &o[1], d);
+        json_t *unused;
+        json_object_foreach(o[0].kernels, kernel, unused) {
+            json_int_t count = json_integer_value(json_object_get(reached, kernel));
+            json_object_set_new(reached, kernel, json_integer(count + 1));
+        }
+        outcome_free(&o[0]), outcome_free(&o[1]);
+    }
+    return status;
+}
+
+static bool on_cpu(bt_context *ctx) {
+    bt_device_info info;
+    bt_context_device(ctx, &info);
+    return !strncmp(info.name, "cpu", 3) || !strncmp(info.name, "check", 5);
+}
+
+bool has_word(const char *list, const char *word) {
+    size_t length = strlen(word);
+    for (const char *p = list; *p; p += strspn(p, " ")) {
+        size_t n = strcspn(p, " ");
+        if (n == length && !strncmp(p, word, n)) return true;
+        p += n;
+    }
+    return false;
+}
+
+// Is one of the words of `names` among those of row->kernels?
+static bool concerns(const parity_row *row, const char *names) {
+    char word[64];
+    for (const char *p = row->kernels; *p; p += strspn(p, " ")) {
+        snprintf(word, sizeof word, "%.*s", (int)strcspn(p, " "), p);
+        if (has_word(names, word)) return true;
+        p += strcspn(p, " ");
+    }
+    return false;
+}
+
+bt_status parity_quick(bt_context *device, bt_context *reference, const char *kernels, int *cases,
+                       char *sentence, size_t bytes) {
+    *cases = 0, *sentence = 0;
+    for (int i = 0; i < parity_row_count && !*sentence; i++) {
+        const parity_row *row = &parity_rows[i];
+        deviation d;
+        bt_context *guilty;
+        if (!concerns(row, kernels) || (row->cpu_only && !on_cpu(device))) continue;
+        bt_status status = check_row(device, reference, row, NULL, &d, &guilty);
+        if (status != BT_OK) {
+            snprintf(sentence, bytes, "%s: %s", row->name, bt_error_text(guilty));
+            return status;
+        }
+        if (!within(row, &d))
+            snprintf(sentence, bytes,
+                     "%s on %s differs from the f64 reference: NMSE %.1e, bound %.0e", row->name,
+                     d.worst, fmax(d.nmse[0], d.nmse[1]), bound_of(row));
+        *cases += d.cases;
+    }
+    return *sentence ? BT_ERROR_NUMERIC : BT_OK;
+}
+
+// ---- The rows ----------------------------------------------------------------------------------
 
 typedef struct parity {
     settings *s;
     bt_context *device, *reference;
-    int failed;
+    int failed, cases;
+    json_t *reached; // number of cases that ran each kernel
     table table;
 } parity;
 
-static void add_row(parity *p, const op_case *c, deviation forward, deviation backward) {
-    double bound = c->product ? PRODUCT_BOUND : PLAIN_BOUND;
-    bool ok = forward.nmse <= bound && backward.nmse <= bound;
+static void add_row(parity *p, const parity_row *row, const deviation *d) {
+    bool ok = within(row, d);
     p->failed += !ok;
+    p->cases += d->cases;
     table_add(&p->table,
-              json_pack("{s:s,s:o,s:o,s:o,s:o,s:f,s:b}", "operator", c->name, "nmse",
-                        real_or_null(forward.nmse), "max_abs", real_or_null(forward.largest),
-                        "grad_nmse", real_or_null(backward.nmse), "grad_max_abs",
-                        real_or_null(backward.largest), "bound", bound, "ok", (int)ok));
+              json_pack("{s:s,s:s,s:i,s:o,s:o,s:o,s:o,s:s?,s:f,s:b}", "operator", row->name,
+                        "kernels", row->kernels, "shapes", d->cases, "nmse",
+                        real_or_null(d->nmse[0]), "max_abs", real_or_null(d->max_abs[0]),
+                        "grad_nmse", real_or_null(d->nmse[1]), "grad_max_abs",
+                        real_or_null(d->max_abs[1]), "worst_shape", *d->worst ? d->worst : NULL,
+                        "bound", bound_of(row), "ok", (int)ok));
+}
+
+// Every kernel and variant must have had a case; the names of those that had none.
+static json_t *unreached(const parity *p) {
+    int count = bt_kernels(NULL, 0);
+    bool any = on_cpu(p->device); // one kernel there for all variants
+    json_t *names = json_array();
+    bt_kernel_desc *kernels = calloc((size_t)count + 1, sizeof *kernels);
+    if (kernels) bt_kernels(kernels, count);
+    for (int i = 0; i < count && kernels; i++)
+        if (!json_object_get(p->reached, any ? kernels[i].of : kernels[i].name))
+            json_array_append_new(names, json_string(kernels[i].name));
+    free(kernels);
+    return names;
 }
 
 static int check_operators(parity *p) {
-    bt_device_info device;
-    bt_context_device(p->device, &device);
-    bool on_cpu = !strncmp(device.name, "cpu", 3);
-    outcome *o = calloc(2, sizeof *o);
-    if (!o) return fail_status(NULL, BT_ERROR_MEMORY);
-    int code = 0;
-    for (int i = 0; i < CASE_COUNT && !code; i++) {
-        if (cases[i].build == map && !on_cpu) continue;
-        uint32_t marks[] = {bt_mark(p->device), bt_mark(p->reference)};
-        bt_status status = compute(p->device, &cases[i], BT_F32, &o[0]);
-        if (status != BT_OK) code = fail_status(p->device, status);
-        if (!code) status = compute(p->reference, &cases[i], BT_F64, &o[1]);
-        if (!code && status != BT_OK) code = fail_status(p->reference, status);
-        if (!code)
-            add_row(p, &cases[i], compare(&o[0], &o[1], 0, 1),
-                    compare(&o[0], &o[1], 1, INPUTS + 1));
-        bt_release(p->device, marks[0]);
-        bt_release(p->reference, marks[1]);
+    for (int i = 0; i < parity_row_count; i++) {
+        deviation d;
+        bt_context *guilty;
+        if (parity_rows[i].cpu_only && !on_cpu(p->device)) continue;
+        bt_status status =
+            check_row(p->device, p->reference, &parity_rows[i], p->reached, &d, &guilty);
+        if (status != BT_OK) return fail_status(guilty, status);
+        add_row(p, &parity_rows[i], &d);
     }
-    free(o);
-    return code;
+    return 0;
 }
 
 // ---- Training steps ----------------------------------------------------------------------------
@@ -355,9 +270,13 @@ static int check_training(parity *p, double *largest, int *first_bad) {
 
 static int report_parity(parity *p, double largest, int first_bad) {
     const char *spec = net_spec(p->s);
+    json_t *missed = unreached(p), *name;
+    size_t i, misses = json_array_size(missed);
+    p->failed += (int)misses;
     if (p->table.silent) {
-        print_json(json_pack("{s:i,s:O,s:{s:s,s:i,s:o,s:f,s:i}}", "failed", p->failed, "operators",
-                             p->table.rows, "training", "model", spec, "steps", STEPS,
+        print_json(json_pack("{s:i,s:i,s:O,s:O,s:O,s:{s:s,s:i,s:o,s:f,s:i}}", "failed", p->failed,
+                             "cases", p->cases, "operators", p->table.rows, "kernels", p->reached,
+                             "unreached", missed, "training", "model", spec, "steps", STEPS,
                              "largest_difference", real_or_null(largest), "bound", LOSS_BOUND,
                              "first_bad_step", first_bad));
     } else {
@@ -365,28 +284,38 @@ static int report_parity(parity *p, double largest, int first_bad) {
                "%.0e: %s\n",
                STEPS, spec, opt_int(p->s, "batch"), largest, LOSS_BOUND,
                first_bad ? "FAILED" : "ok");
+        printf("%d cases; %zu kernels ran", p->cases, json_object_size(p->reached));
+        json_array_foreach(missed, i, name)
+            printf("%s%s", i ? ", " : "; NOT reached: ", json_string_value(name));
+        putchar('\n');
         if (first_bad) printf("first step out of bounds: %d\n", first_bad);
     }
+    json_decref(missed);
     if (!p->failed) return 0;
     return fail(BT_ERROR_NUMERIC, "%d comparison%s with the f64 reference out of bounds", p->failed,
                 p->failed > 1 ? "s" : "");
 }
 
 static int parity_body(bt_context *ctx, void *user) {
-    static const column columns[] = {
-        {"operator", "operator", "%-22s"},    {"nmse", "NMSE", "%9.1e"},
-        {"max_abs", "max abs", "%9.1e"},      {"grad_nmse", "grad NMSE", "%9.1e"},
-        {"grad_max_abs", "max abs", "%9.1e"}, {"bound", "bound", "%6.0e"},
-        {"ok", "result", "ok|FAILED"}};
-    parity p = {.s = user, .device = ctx};
+    static const column columns[] = {{"operator", "operator", "%-23s"},
+                                     {"shapes", "shapes", "%6lld"},
+                                     {"nmse", "NMSE", "%8.1e"},
+                                     {"max_abs", "max abs", "%8.1e"},
+                                     {"grad_nmse", "gradient", "%8.1e"},
+                                     {"grad_max_abs", "max abs", "%8.1e"},
+                                     {"worst_shape", "worst shape", "%-24s"},
+                                     {"bound", "bound", "%6.0e"},
+                                     {"ok", "result", "ok|FAILED"}};
+    parity p = {.s = user, .device = ctx, .reached = json_object()};
     double largest = 0;
     int first_bad = 0, code = open_context("cpu", opt_int(p.s, "threads"), &p.reference);
     if (code) return code;
-    table_begin(&p.table, columns, 7, opt_flag(p.s, "json"));
+    table_begin(&p.table, columns, 9, opt_flag(p.s, "json"));
     code = check_operators(&p);
     if (!code) code = check_training(&p, &largest, &first_bad);
     if (!code) code = report_parity(&p, largest, first_bad);
     table_end(&p.table);
+    json_decref(p.reached);
     bt_close(p.reference);
     return code;
 }

@@ -2,6 +2,7 @@
 // the next report of the trainer: the handler only notes them.
 #include "progress.h"
 #include "rundir.h"
+#include "watch.h"
 
 #include <math.h>
 #include <signal.h>
@@ -21,6 +22,7 @@ typedef struct training {
     char data_sha256[65];        // of the data it was trained on; "" if not known
     rundir dir;
     progress progress;
+    watch watch;
     json_t *profile; // rows of op_timings.csv; NULL without --profile
     bool started;    // the first step may come: from now on files of the run are written
     int failure;     // exit code of a failure that was printed
@@ -236,6 +238,10 @@ static bt_answer on_progress(void *user, const bt_progress *now) {
     }
     t->warned = now->warning != NULL;
     progress_show(&t->progress, now);
+    if (now->event == BT_EVENT_EPOCH && t->watch.folder) {
+        progress_clear(&t->progress);
+        watch_look(&t->watch);
+    }
     if (!t->write_error) t->write_error = rundir_progress(&t->dir, now, opt_int(t->s, "batch"));
     if (stop_signal || t->write_error) return BT_STOP;
     if (!save_wanted) return BT_CONTINUE;
@@ -355,7 +361,8 @@ static int run(training *t) {
 static int train_body(bt_context *ctx, void *user) {
     training *t = user;
     t->ctx = ctx;
-    int code = open_sets(t);
+    int code = watch_begin(&t->watch, t->s, ctx);
+    if (!code) code = open_sets(t);
     if (!code) code = make_model(t);
     if (!code) code = open_directory(t);
     if (code) return code;

@@ -1,5 +1,6 @@
 // Programs: errors stick to the graph, nothing is allocated while training, memory is shared,
 // logs and predictions say what happened, and any step can be gone to.
+#include "base/rng.h"
 #include "nets.h"
 #include "support.h"
 
@@ -175,6 +176,53 @@ static void test_makers(void **state) {
         free(u), free(n), free(again);
     }
     bt_close(ctx);
+}
+
+enum { DRAWN = 3001 };
+static const uint64_t drawn_seed = 0x9876543210u;
+
+// What a device draws in f32, against the f64 of the host: [0] uniform in [-1, 3), [1] normal.
+static void check_drawn(bt_context *ctx, const char *device, double *const want[2]) {
+    bt_shape shape = BT_SHAPE(DRAWN);
+    bt_tensor t[] = {bt_random_uniform(ctx, BT_F32, shape, drawn_seed, -1, 3),
+                     bt_random_normal(ctx, BT_F32, shape, drawn_seed, 2, 3),
+                     bt_random_uniform(ctx, BT_F32, shape, drawn_seed, 0, 1),
+                     bt_random_uniform(ctx, BT_F32, shape, drawn_seed + (1ull << 32), 0, 1),
+                     {0}};
+    double *got[5], alike = 0;
+    t[4] = bt_add(ctx, bt_reshape(ctx, t[0], BT_SHAPE(1, DRAWN)), t[1]);
+    for (int i = 5; i-- > 0;) got[i] = read_doubles(ctx, t[i], NULL);
+    for (int i = 0; i < DRAWN; i++) {
+        bt_random4 block = bt_philox(drawn_seed, BT_STREAM_USER, (uint64_t)i);
+        check(fabs(got[0][i] - want[0][i]) < 1e-6 && fabs(got[1][i] - want[1][i]) < 4e-6,
+              "%s: number %d is %.9g and %.9g, not %.9g and %.9g", device, i, got[0][i], got[1][i],
+              want[0][i], want[1][i]);
+        check(got[2][i] == (double)bt_uniform(block.v[0]), "%s: number %d is %.9g", device, i,
+              got[2][i]);
+        check(got[4][i] == (double)(float)(got[0][i] + got[1][i]),
+              "%s: number %d is another when it is drawn again", device, i);
+        alike += (got[2][i] - 0.5) * (got[3][i] - 0.5) * 12 / DRAWN;
+    }
+    check(fabs(alike) < 0.08, "%s: the numbers of two seeds go together: %g", device, alike);
+    for (int i = 0; i < 5; i++) free(got[i]);
+}
+
+static void test_random_on_devices(void **state) {
+    (void)state;
+    const char *const devices[] = {"cpu", "check", "sim", "vulkan"};
+    bt_context *host = open_cpu(1), *ctx;
+    bt_shape shape = BT_SHAPE(DRAWN);
+    double *want[2] = {
+        read_doubles(host, bt_random_uniform(host, BT_F64, shape, drawn_seed, -1, 3), NULL),
+        read_doubles(host, bt_random_normal(host, BT_F64, shape, drawn_seed, 2, 3), NULL)};
+    for (size_t i = 0; i < sizeof devices / sizeof *devices; i++) {
+        bt_status status = bt_open(&(bt_context_desc){.device = devices[i]}, &ctx);
+        if (status == BT_OK) check_drawn(ctx, devices[i], want);
+        check(status == BT_OK || !strcmp(devices[i], "vulkan"), "%s", bt_error_text(ctx));
+        bt_close(ctx);
+    }
+    free(want[0]), free(want[1]);
+    bt_close(host);
 }
 
 static void test_print(void **state) {
@@ -480,6 +528,7 @@ int main(void) {
         cmocka_unit_test(test_read_checks_sizes),
         cmocka_unit_test(test_values_follow_inputs),
         cmocka_unit_test(test_makers),
+        cmocka_unit_test(test_random_on_devices),
         cmocka_unit_test(test_print),
         cmocka_unit_test(test_release_gives_back),
         cmocka_unit_test(test_bad_grad),

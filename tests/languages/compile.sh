@@ -1,0 +1,20 @@
+#!/bin/sh
+# compile.sh LANGUAGE FILE: compiles the text of one kernel, or checks its SPIR-V, strictly and for
+# the oldest target that it is meant for. Prints "NAME: first message" where the compiler has
+# anything to say, and nothing otherwise. WGSL has its own program, tint.py.
+here=$(dirname "$0")
+name=$(basename "$2" | sed 's/\.[a-z]*$//')
+strict='-Wall -Wextra -Werror -Wno-unused -Wno-unused-parameter'
+# shellcheck disable=SC2086
+said=$(case $1 in
+    glsl) glslc -fshader-stage=compute --target-env=vulkan1.2 -O -Werror -o "${2%.glsl}.spv" "$2" ;;
+    spirv) spirv-val --target-env vulkan1.2 "$2" ;;
+    cuda_by_clang) clang++ -x cuda --cuda-device-only -nocudainc -nocudalib --cuda-gpu-arch=sm_70 \
+        -std=c++17 -O1 $strict -Wno-unknown-cuda-version -include "$here/cuda.h" -S -o /dev/null "$2" ;;
+    cuda_by_nvcc) nvcc -x cu -arch=sm_80 -std=c++17 -ptx -diag-suppress 177 -Werror all-warnings \
+        -o /dev/null "$2" ;;
+    msl) clang++ -x clcpp -cl-std=clc++2021 -cl-no-stdinc -target spir64 -fsyntax-only $strict \
+        -Wno-unknown-attributes -I "$here/metal" "$2" ;;
+    *) echo "compile.sh knows no $1" ;;
+    esac 2>&1) || said=${said:-it failed without a word}
+[ -z "$said" ] || printf '%s: %s\n' "$name" "$(printf '%s\n' "$said" | grep -m 1 'error' || printf '%s\n' "$said" | head -n 1)"
