@@ -1,7 +1,10 @@
 #!/bin/sh
-# Makes sure that what Bantam needs is there: `build` (the libraries), `test` (also cmocka and a
-# C++ compiler) or `ci` (also clang, its sanitizers and PyTorch). Does nothing, without network,
-# when nothing is missing; otherwise installs with apt-get, or prints the command to run.
+# Makes sure that what Bantam needs is there: `build` (the libraries; for Vulkan also glslc and the
+# headers), `test` (also cmocka, a C++ compiler, Vulkan in software) or `ci` (also clang, its
+# sanitizers, PyTorch and Chromium). Does nothing, without network, when nothing is missing; otherwise
+# installs with apt-get, or prints the command to run. Only what the build cannot do without is an
+# error: the build leaves Vulkan out where its packages are missing, and tests are skipped by name.
+# docs/dependencies.md says what each is for.
 set -eu
 what=${1:-build}
 CC=${CC:-cc}
@@ -11,56 +14,88 @@ have_header() { echo "#include <stdio.h>
 have_cmocka() { printf '#include <stdarg.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <setjmp.h>
 #include <cmocka.h>\n' | $CC -E -x c - >/dev/null 2>&1; }
 have_program() { command -v "$1" >/dev/null 2>&1; }
-have_clang_sanitizers() { ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.tsan* >/dev/null 2>&1; }
-have_torch() { [ -d /usr/lib/python3/dist-packages/torch ]; }
+have_file() { ls "$@" 2>/dev/null | grep -q .; } # one of them
 
 if ! have_program "${CC%% *}"; then
     echo "install-deps: no C compiler '$CC' here; install gcc or clang, or say CC=..." >&2
     exit 1
 fi
 
-missing=
+missing= optional=
 need() { # PACKAGE PROBE...
     package=$1
     shift
     "$@" || missing="$missing $package"
+}
+want() { # PACKAGE PROBE...: as need, but nothing fails without it; in CI everything is needed
+    package=$1
+    shift
+    if [ "$what" = ci ]; then need "$package" "$@"; else "$@" || optional="$optional $package"; fi
 }
 
 need zlib1g-dev have_header zlib.h
 need libpng-dev have_header png.h
 need libjansson-dev have_header jansson.h
 need libmd-dev have_header sha256.h
+want glslc have_program glslc
+want libvulkan-dev have_header vulkan/vulkan.h
 case $what in build) ;; *)
     need libcmocka-dev have_cmocka
-    need g++ have_program c++ ;;
+    need g++ have_program c++
+    want libvulkan1 have_file /usr/lib/*/libvulkan.so.1 /usr/lib*/libvulkan.so.1
+    want mesa-vulkan-drivers have_file /usr/share/vulkan/icd.d/lvp_icd*.json
+    want vulkan-validationlayers have_file /usr/share/vulkan/explicit_layer.d/VkLayer_khronos_validation.json
+    want spirv-tools have_program spirv-val ;;
 esac
 if [ "$what" = ci ]; then
-    need clang have_program clang
-    need libclang-rt-14-dev have_clang_sanitizers
-    need python3-torch have_torch
+    need clang have_program clang++
+    need libclang-rt-14-dev have_file /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.tsan*
+    need python3 have_program python3
+    need python3-torch have_file /usr/lib/python3/dist-packages/torch
+    need chromium have_program chromium
 fi
-[ -n "$missing" ] || exit 0
+[ -n "$missing$optional" ] || exit 0
+
+# What to say, and whether it is an error, when PACKAGES cannot be installed.
+sorry() { # PACKAGES WHY
+    if [ -n "$missing" ]; then
+        echo "install-deps: missing:$missing. $2 sudo apt-get install --no-install-recommends$1" >&2
+        exit 1
+    fi
+    echo "install-deps: going on without the optional$1. $2 sudo apt-get install --no-install-recommends$1" >&2
+    exit 0
+}
 
 if ! have_program apt-get; then
-    echo "install-deps: missing (Debian names):$missing. Install them, then try again." >&2
-    exit 1
-fi
-if [ "$(id -u)" = 0 ]; then
+    sorry "$missing$optional" "No apt-get here; with Debian's names it would be:"
+elif [ "$(id -u)" = 0 ]; then
     as_root=
 elif have_program sudo && sudo -n true 2>/dev/null; then
     as_root='sudo -n'
 else
-    echo "install-deps: missing:$missing. Run: sudo apt-get install --no-install-recommends$missing" >&2
-    exit 1
+    sorry "$missing$optional" "Run:"
 fi
-echo "Installing$missing" >&2
-export DEBIAN_FRONTEND=noninteractive
-install="$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends$missing"
-# Package lists may be missing or old: fetch them when the first try fails.
-if ! $install >/dev/null 2>&1; then
-    $as_root apt-get update -qq >&2
-    if ! $install >/dev/null; then
-        echo "install-deps: apt-get could not install$missing" >&2
-        exit 1
-    fi
+
+# Package lists may be missing or old: fetch them, once, when the first try fails.
+updated=
+install() { # PACKAGES...
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null 2>&1 && return
+    [ -z "$updated" ] || return
+    updated=yes
+    $as_root apt-get update -qq >/dev/null 2>&1 || true
+    install "$@"
+}
+
+# shellcheck disable=SC2086
+if [ -n "$missing" ]; then
+    echo "Installing$missing" >&2
+    install $missing || sorry "$missing" "apt-get failed; its message comes with:"
+    missing=
 fi
+# One by one: a distribution may have one and lack another (Ubuntu 22.04 has no glslc).
+failed=
+for package in $optional; do
+    echo "Installing $package (optional)" >&2
+    install "$package" || failed="$failed $package"
+done
+[ -z "$failed" ] || sorry "$failed" "apt-get has none of it or failed; its message comes with:"

@@ -52,4 +52,5 @@ def main():
     print(f"{best:.4f}")
 
 
-main()
+if __name__ == "__main__":
+    main()
