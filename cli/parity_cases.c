@@ -141,9 +141,6 @@ static bt_tensor pool(parity_work *w) { // NxCxHxW,SIZE,STRIDE,PADDING
 static bt_tensor random_values(parity_work *w) { // SHAPE
     return w->c->row->with.random(w->ctx, w->dtype, w->c->group[0], 20260101, -1, 2.5);
 }
-static bt_tensor full(parity_work *w) { // SHAPE
-    return bt_full(w->ctx, w->dtype, w->c->group[0], -0.1875);
-}
 static double square(void *user, double x) {
     return (void)user, x * x;
 }
@@ -475,7 +472,6 @@ const parity_row parity_rows[] = {
     {"max_pool, no grad", "max_pool", windows, .build = pool, .with.pool = bt_max_pool,
      .no_gradient = true},
     {"avg_pool", "avg_pool avg_pool_grad", windows, .build = pool, .with.pool = bt_avg_pool},
-    {"full", "fill", flat, .build = full, .no_gradient = true},
     {"random_uniform", "random", flat, .build = random_values, .with.random = bt_random_uniform,
      .no_gradient = true},
     {"random_normal", "random", flat, .build = random_values, .with.random = bt_random_normal,

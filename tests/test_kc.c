@@ -77,9 +77,10 @@ static char *written(bool (*write)(const kc_unit *, FILE *), const kc_unit *unit
 static void test_c_side(void **state) {
     (void)state;
     static const char *const header[] = {"X(features, \"rRwU\", bt_features_args)",
-                                         "typedef struct bt_features_args {\n    uint32_t op;\n    "
-                                         "uint32_t dim[3];\n    float factor;\n",
-                                         "BT_CHUNK = 4096,", "BT_SORT_NONE = 0,",
+                                         "typedef struct bt_features_args {\n    uint32_t op;\n",
+                                         "    uint32_t dim[3];\n    float factor;\n",
+                                         "BT_CHUNK = 4096,",
+                                         "BT_SORT_NONE = 0,",
                                          "BT_SORT_DOWN = 2,"};
     static const char *const tables[] = {
         "{\"wide\", \"tests/kc/features.k\", 26, BT_KERNEL_features, 64, 0, 2, {0, 6}, when_0, "
@@ -90,7 +91,7 @@ static void test_c_side(void **state) {
     kc_source sources[2];
     kc_unit *unit = parse_features(sources);
     char *text = written(kc_write_header, unit);
-    for (size_t i = 0; i < 5; i++)
+    for (size_t i = 0; i < 6; i++)
         check(strstr(text, header[i]), "no '%s' in\n%s", header[i], text);
     check(!strstr(text, "WIDE") && !strstr(text, "X(wide"), "too much in\n%s", text);
     free(text);
