@@ -33,8 +33,8 @@ for step in ${STEPS:-naive tiled default large small thin}; do
     rm -f "$folder"/*.k
     cp kernels/*.k "$folder"
     case $step in
-    naive | tiled) teach $step >"$folder/matmul.k" ;;
-    *) choose $step >"$folder/matmul.k" ;;
+    naive | tiled) teach "$step" >"$folder/matmul.k" ;;
+    *) choose "$step" >"$folder/matmul.k" ;;
     esac
     "$learn" "$device" "$folder" "${@:-512}" >"$folder/times"
     sed "s/^/$step /" "$folder/times"

@@ -4,7 +4,7 @@
 # all kernels against f64, and whether a network can learn; on lavapipe, which is fast enough, also
 # how well it learns, compared with the CPU device. Vulkan runs under its validation layer.
 . tests/tap.sh
-plan 17
+plan 16
 
 folder=$BUILD/tests/devices
 rm -rf "$folder"
@@ -60,11 +60,12 @@ check() { # NAME DEVICE COMMAND...
 }
 
 for device in sim check lavapipe swiftshader; do
-    # What a slow device is asked must still be more than one group of threads.
+    # What a slow device is asked must still be more than one group of threads. (All kernels on sim:
+    # test_parity.)
     case $device in sim | swiftshader) small='--batch 8' ;; *) small= ;; esac
     # shellcheck disable=SC2086
     {
-        check "parity_$device" $device parity lenet $small
+        [ $device = sim ] || check "parity_$device" $device parity lenet $small
         check "sanity_mlp_$device" $device sanity mlp --data digits $small
         check "sanity_lenet_$device" $device sanity lenet --data digits $small
     }
@@ -121,6 +122,6 @@ gate() { # NAME PERCENT MARGIN MODEL DATA OPTION...
 }
 
 gate mlp_learns_digits 50 2 mlp digits --limit 2000 --epochs 2
-gate lenet_learns_digits 60 3 lenet digits --limit 1000 --epochs 3
+gate lenet_learns_digits 45 3 lenet digits --limit 1000 --epochs 2
 gate mlp_learns_mnist 94 0.7 mlp mnist --epochs 1
 gate lenet_learns_mnist 93 0.7 lenet mnist --epochs 1 --limit 12000

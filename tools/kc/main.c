@@ -27,7 +27,8 @@ static char *read_file(const char *path, size_t *length) {
 }
 
 static kc_unit *parse(char **paths, int count) {
-    kc_source *sources = calloc((size_t)count + 1, sizeof *sources);
+    static kc_source *sources; // the unit points into them until the end
+    sources = calloc((size_t)count + 1, sizeof *sources);
     kc_error error;
     for (int i = 0; sources && i < count; i++) {
         sources[i].path = paths[i];
