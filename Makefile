@@ -15,6 +15,9 @@ SANITIZE ?= # address,undefined ... for an instrumented build; also give BUILD
 # What this machine has, written by the first rule below; make starts again when that has run. Goals
 # that build nothing do without.
 ifneq ($(filter-out clean format uninstall,$(or $(MAKECMDGOALS),all)),)
+GLSLC := $(shell command -v glslc)
+# (Made anew when glslc has come or gone.)
+$(shell grep -qsxF 'GLSLC_WAS := $(GLSLC)' $(BUILD)/config.mk || rm -f $(BUILD)/config.mk)
 include $(BUILD)/config.mk
 endif
 
@@ -73,9 +76,9 @@ all: $(BUILD)/bantam $(BUILD)/libbantam.a $(BUILD)/libbantam.so $(BUILD)/bantam.
 $(BUILD)/config.mk: scripts/install-deps.sh
 	@mkdir -p $(@D)
 	@CC="$(CC)" sh scripts/install-deps.sh build
-	@if command -v glslc >/dev/null && echo '#include <vulkan/vulkan.h>' | $(CC) -E -x c - >/dev/null 2>&1; \
+	@{ echo "GLSLC_WAS := $$(command -v glslc)"; if command -v glslc >/dev/null && echo '#include <vulkan/vulkan.h>' | $(CC) -E -x c - >/dev/null 2>&1; \
 	then echo 'HAVE_VULKAN := 1'; \
-	else echo 'HAVE_VULKAN :='; echo 'Without Vulkan: it needs glslc and libvulkan-dev' >&2; fi > $@
+	else echo 'HAVE_VULKAN :='; echo 'Without Vulkan: it needs glslc and libvulkan-dev' >&2; fi; } > $@
 $(BUILD)/deps-test: scripts/install-deps.sh
 	@mkdir -p $(@D)
 	@CC="$(CC)" sh scripts/install-deps.sh test && touch $@

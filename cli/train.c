@@ -238,11 +238,11 @@ static bt_answer on_progress(void *user, const bt_progress *now) {
     }
     t->warned = now->warning != NULL;
     progress_show(&t->progress, now);
-    if (now->event == BT_EVENT_EPOCH && t->watch.folder) {
+    if (!t->write_error) t->write_error = rundir_progress(&t->dir, now, opt_int(t->s, "batch"));
+    if (now->event == BT_EVENT_EPOCH && t->watch.folder && !t->write_error) {
         progress_clear(&t->progress);
         watch_look(&t->watch);
     }
-    if (!t->write_error) t->write_error = rundir_progress(&t->dir, now, opt_int(t->s, "batch"));
     if (stop_signal || t->write_error) return BT_STOP;
     if (!save_wanted) return BT_CONTINUE;
     save_wanted = 0;

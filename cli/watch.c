@@ -97,7 +97,10 @@ static bool adopt(watch *w, const char *changed, char *sentence) {
         bt_error_reset(w->ctx);
         return false;
     }
-    if (*swapped) note(w->s, "%s changed: swapped in %s(%d cases passed)", changed, swapped, cases);
+    if (*swapped)
+        note(w->s, "%s changed: swapped in %s(%d cases passed)", changed, swapped, cases);
+    else if (strcmp(changed, w->folder) != 0)
+        note(w->s, "%s: nothing to swap, it is what runs", changed);
     return true;
 }
 
@@ -113,6 +116,9 @@ int watch_begin(watch *w, const settings *s, bt_context *ctx) {
 void watch_look(watch *w) {
     char changed[PATH_BYTES], sentence[SENTENCE_BYTES];
     if (!w->folder || !look(w, changed, sizeof changed)) return;
+    note(w->s,
+         "%s changed: trying it (one that never ends, or writes anywhere, takes the run along)",
+         changed);
     if (!adopt(w, changed, sentence))
         note(w->s, "%s changed; the kernels stay as they were: %s", changed, sentence);
 }

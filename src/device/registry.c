@@ -17,11 +17,20 @@ const bt_kernel_info bt_kernel_table[BT_KERNEL_COUNT] = {
 #undef X
 };
 
+#ifndef BT_HAVE_VULKAN
+static bool say_why(int index, bt_device_info *out) {
+    (void)index;
+    *out = (bt_device_info){.name = "vulkan",
+                            .reason = "this build has no Vulkan: install glslc and libvulkan-dev, "
+                                      "then make again"};
+    return false;
+}
+static const bt_device_api bt_device_vulkan = {.name = "vulkan", .probe = say_why};
+#endif
+
 const bt_device_api *const bt_device_kinds[] = {
     &bt_device_cpu,
-#ifdef BT_HAVE_VULKAN
     &bt_device_vulkan,
-#endif
     &bt_device_sim, // these two play one on the CPU
     &bt_device_check,
     NULL, // the end
@@ -56,19 +65,18 @@ static bt_status no_device(const char *name, bt_error *err) {
 
 // Why there is no GPU: the first kind of device that could have been one tells.
 static bt_status no_gpu(const char *name, bt_error *err) {
-    for (int kind = 0; bt_device_kinds[kind]; kind++) {
-        bt_device_info info;
-        memset(&info, 0, sizeof info);
-        if (bt_device_kinds[kind]->probe(0, &info) || !info.reason[0]) continue;
-        return bt_fail(err, BT_ERROR_DEVICE, "no device \"%s\": %s", name, info.reason);
+    bt_device_info info = {0};
+    for (int kind = 1; bt_device_kinds[kind]; kind++) { // 0 is the CPU
+        info = (bt_device_info){0};
+        if (bt_device_kinds[kind]->probe(0, &info)) break;
+        if (info.reason[0])
+            return bt_fail(err, BT_ERROR_DEVICE, "no device \"%s\": %s", name, info.reason);
     }
-#ifdef BT_HAVE_VULKAN
-    const char *why = "no GPU is there";
-#else
-    const char *why = "this build drives no GPU";
-#endif
-    return bt_fail(err, BT_ERROR_DEVICE, "no device \"%s\": %s (`bantam devices` says more)", name,
-                   why);
+    return bt_fail(
+        err, BT_ERROR_DEVICE,
+        "no device \"%s\": no GPU is there, and what only plays one, such as %s, is used "
+        "when it is named (`bantam devices` lists all)",
+        name, info.name);
 }
 
 // The GPU number `wanted`: what is there, is not the CPU and does not play a GPU on it.
