@@ -66,14 +66,16 @@ static void base_names(const char *names, char *out, size_t bytes) {
     free(kernels);
 }
 
-// Loads and checks on the same device in contexts of its own. false: `sentence` says why not.
-static bool passes(const watch *w, int *cases, char *sentence) {
-    bt_context *device = NULL, *reference = NULL;
+// Loads the folder into a context of its own on the same device and checks it there. *device stays
+// open: it holds what was checked, whatever happens to the folder meanwhile. Not BT_OK: `sentence`
+// says why not.
+static bt_status check_kernels(const watch *w, bt_context **device, int *cases, char *sentence) {
+    bt_context *reference = NULL;
     bt_context_desc same = {.device = opt_text(w->s, "device")};
     char swapped[NAMES_BYTES] = "", names[NAMES_BYTES];
-    bt_status status = bt_open(&same, &device);
-    if (status == BT_OK) status = bt_kernels_load(device, w->folder, swapped, sizeof swapped);
-    if (status != BT_OK) snprintf(sentence, SENTENCE_BYTES, "%s", bt_error_text(device));
+    bt_status status = bt_open(&same, device);
+    if (status == BT_OK) status = bt_kernels_load(*device, w->folder, swapped, sizeof swapped);
+    if (status != BT_OK) snprintf(sentence, SENTENCE_BYTES, "%s", bt_error_text(*device));
     base_names(swapped, names, sizeof names);
     *cases = 0;
     if (status == BT_OK && *names) {
@@ -81,22 +83,26 @@ static bool passes(const watch *w, int *cases, char *sentence) {
         if (status != BT_OK) snprintf(sentence, SENTENCE_BYTES, "%s", bt_error_text(reference));
     }
     if (status == BT_OK && *names)
-        status = parity_quick(device, reference, names, cases, sentence, SENTENCE_BYTES);
+        status = parity_quick(*device, reference, names, cases, sentence, SENTENCE_BYTES);
     bt_close(reference);
-    bt_close(device);
-    return status == BT_OK;
+    return status;
 }
 
 // Gives the training the kernels of the folder if they are right.
 static bool adopt(watch *w, const char *changed, char *sentence) {
     char swapped[NAMES_BYTES];
     int cases;
-    if (!passes(w, &cases, sentence)) return false;
-    if (bt_kernels_load(w->ctx, w->folder, swapped, sizeof swapped) != BT_OK) {
-        snprintf(sentence, SENTENCE_BYTES, "%s", bt_error_text(w->ctx));
-        bt_error_reset(w->ctx);
-        return false;
+    bt_context *checked = NULL;
+    bt_status status = check_kernels(w, &checked, &cases, sentence);
+    if (status == BT_OK) {
+        status = bt_kernels_copy(w->ctx, checked, swapped, sizeof swapped);
+        if (status != BT_OK) {
+            snprintf(sentence, SENTENCE_BYTES, "%s", bt_error_text(w->ctx));
+            bt_error_reset(w->ctx);
+        }
     }
+    bt_close(checked);
+    if (status != BT_OK) return false;
     if (*swapped)
         note(w->s, "%s changed: swapped in %s(%d cases passed)", changed, swapped, cases);
     else if (strcmp(changed, w->folder) != 0)

@@ -419,6 +419,9 @@ typedef struct bt_program_stats {
     double flops;            // per step
 } bt_program_stats;
 void bt_program_describe(const bt_program *program, bt_program_stats *out);
+// Gives ctx the kernels that `from` loaded, as they were read then: those that were tried there.
+bt_status bt_kernels_copy(bt_context *ctx, const bt_context *from, char *swapped, size_t bytes);
+
 // The kernel that runs launch i on this device ("matmul_small"); NULL from stats.launches on.
 const char *bt_program_kernel(const bt_program *program, int i);
 

@@ -126,9 +126,29 @@ static void test_swap(void **state) {
     bt_close(a.ctx);
 }
 
+// What was tried in one context goes to another as it was then, whatever the folder holds now.
+static void test_copy(void **state) {
+    (void)state;
+    adder tried = make_adder(), training = make_adder();
+    ok(tried.ctx, load(&tried, copy_with("math.k", "y = a + b;", "y = a - b;")));
+    copy_with("math.k", "y = a + b;", "y = a * b;");
+    ok(training.ctx,
+       bt_kernels_copy(training.ctx, tried.ctx, training.swapped, sizeof training.swapped));
+    check(strstr(training.swapped, "map "), "copied: %s", training.swapped);
+    gives(&training, 2);
+    bt_close(tried.ctx);
+    gives(&training, 2);
+    bt_close(training.ctx);
+}
+
 static void test_refusals(void **state) {
     (void)state;
     adder a = make_adder();
+    const char *piped = copy_with(NULL, NULL, NULL);
+    remove(in_scratch("map.k"));
+    check(mkfifo(in_scratch("map.k"), 0600) == 0, "no pipe could be made");
+    refused(a.ctx, BT_ERROR_USAGE, "no file", load(&a, piped));
+    remove(in_scratch("map.k"));
     refused(a.ctx, BT_ERROR_DATA,
             "map.k:", load(&a, copy_with("map.k", "float second = 0.0;", "float second = 0;")));
     refused(a.ctx, BT_ERROR_DATA, "do not fit this build",
@@ -161,9 +181,10 @@ static void test_compiler_fails(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_list),        cmocka_unit_test(test_unknown),
-        cmocka_unit_test(test_cpu_refuses), cmocka_unit_test(test_swap),
-        cmocka_unit_test(test_refusals),    cmocka_unit_test(test_compiler_fails),
+        cmocka_unit_test(test_list),           cmocka_unit_test(test_unknown),
+        cmocka_unit_test(test_cpu_refuses),    cmocka_unit_test(test_swap),
+        cmocka_unit_test(test_copy),           cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_compiler_fails),
     };
     return cmocka_run_group_tests_name("reload", tests, NULL, NULL);
 }

@@ -10,7 +10,8 @@
 
 #include "base/status.h"
 
-// Portable limits, checked for every launch on every device (program/validate.c).
+// Portable limits: kc holds kernels to them, static asserts the bindings and scalars, validate.c the
+// alignment, and bt_portable_pick the grid.
 enum {
     BT_BINDINGS_MAX = 8,
     BT_GROUP_THREADS_MAX = 256,

@@ -7,8 +7,11 @@
 #include "kc/kc.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 enum { FILES_MAX = 64, FILE_BYTES_MAX = 1 << 20 };
 
@@ -61,11 +64,16 @@ static bt_status read_source(bt_reload *set, const char *folder, const char *nam
     }
     set->texts[set->text_count++] = path;
     set->texts[set->text_count++] = text;
-    FILE *file = fopen(path, "rb");
-    if (!file)
+    int handle = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); // a pipe must not stop us
+    struct stat info;
+    bool regular = handle >= 0 && fstat(handle, &info) == 0 && S_ISREG(info.st_mode);
+    FILE *file = regular ? fdopen(handle, "rb") : NULL;
+    if (!file) {
+        const char *why = handle >= 0 && !regular ? "it is no file" : strerror(errno);
+        if (handle >= 0) close(handle);
         return bt_fail(err, BT_ERROR_USAGE,
-                       "%s cannot be read: %s; the folder is to be a copy of kernels/", path,
-                       strerror(errno));
+                       "%s cannot be read: %s; the folder is to be a copy of kernels/", path, why);
+    }
     size_t length = fread(text, 1, FILE_BYTES_MAX + 1, file);
     fclose(file);
     if (length > FILE_BYTES_MAX)
@@ -205,23 +213,60 @@ static bt_status swap_all(const bt_reload *old, const bt_reload *set, const bt_d
     return status;
 }
 
-bt_status bt_reload_folder(bt_reload **now, const bt_device_api *api, bt_device *dev,
-                           const char *folder, char *swapped, size_t bytes, bt_error *err) {
+// Ends with `set` running, or freed.
+static bt_status adopt(bt_reload **now, const bt_device_api *api, bt_device *dev, bt_reload *set,
+                       const char *where, char *swapped, size_t bytes, bt_error *err) {
+    bt_status status = fill_rules(set, where, err);
+    if (status == BT_OK) status = same_contract(*now, set, where, err);
+    if (status == BT_OK) status = swap_all(*now, set, api, dev, swapped, bytes, err);
+    bt_reload *unused = status == BT_OK ? *now : set;
+    if (status == BT_OK) *now = set;
+    bt_reload_free(unused);
+    return status;
+}
+
+// Before the first change: what is built in runs.
+static bt_status begin(bt_reload **now, const bt_device_api *api, bt_reload **set, bt_error *err) {
+    *set = NULL;
     if (!api->kernel_swap)
         return bt_fail(err, BT_ERROR_DEVICE,
                        "device %s runs the kernels it was built with; others run on vulkan",
                        api->name);
     if (!*now) *now = built_in(err);
     if (*now && !(*now)->rules[0].name) BT_TRY(fill_rules(*now, "the build", err));
-    bt_reload *set = *now ? new_set() : NULL;
-    if (!set) return bt_fail_memory(err, "kernels", sizeof *set);
+    *set = *now ? new_set() : NULL;
+    return *set ? BT_OK : bt_fail_memory(err, "kernels", sizeof **set);
+}
+
+bt_status bt_reload_folder(bt_reload **now, const bt_device_api *api, bt_device *dev,
+                           const char *folder, char *swapped, size_t bytes, bt_error *err) {
+    bt_reload *set;
+    BT_TRY(begin(now, api, &set, err));
     bt_status status = read_folder(set, folder, err);
-    if (status == BT_OK) status = fill_rules(set, folder, err);
-    if (status == BT_OK) status = same_contract(*now, set, folder, err);
-    if (status == BT_OK) status = swap_all(*now, set, api, dev, swapped, bytes, err);
-    bt_reload *unused = status == BT_OK ? *now : set;
-    if (status == BT_OK) *now = set;
-    bt_reload_free(unused);
+    if (status == BT_OK) return adopt(now, api, dev, set, folder, swapped, bytes, err);
+    bt_reload_free(set);
+    return status;
+}
+
+bt_status bt_reload_copy(bt_reload **now, const bt_device_api *api, bt_device *dev,
+                         const bt_reload *from, char *swapped, size_t bytes, bt_error *err) {
+    bt_reload *set;
+    *swapped = 0;
+    if (!from) return BT_OK;
+    BT_TRY(begin(now, api, &set, err));
+    bt_status status = BT_OK;
+    for (int i = 0; i < from->file_count && status == BT_OK; i++) {
+        const kc_source *file = &from->files[i];
+        char *path = strdup(file->path), *text = malloc(file->length + 1);
+        if (text) memcpy(text, file->text, file->length);
+        set->texts[set->text_count++] = path;
+        set->texts[set->text_count++] = text;
+        set->files[set->file_count++] = (kc_source){path, text, file->length};
+        if (!path || !text) status = bt_fail_memory(err, "a kernel file", file->length);
+    }
+    if (status == BT_OK) status = translate(set, err);
+    if (status == BT_OK) return adopt(now, api, dev, set, "the other context", swapped, bytes, err);
+    bt_reload_free(set);
     return status;
 }
 

@@ -14,6 +14,10 @@ typedef struct bt_reload bt_reload;
 bt_status bt_reload_folder(bt_reload **now, const bt_device_api *api, bt_device *dev,
                            const char *folder, char *swapped, size_t bytes,
                            bt_error *err) BT_MUST_CHECK;
+// The same with the kernels that another device runs, as they were read then.
+bt_status bt_reload_copy(bt_reload **now, const bt_device_api *api, bt_device *dev,
+                         const bt_reload *from, char *swapped, size_t bytes,
+                         bt_error *err) BT_MUST_CHECK;
 void bt_reload_free(bt_reload *now);
 
 // What a device of this kind runs for a launch: "matmul_small".

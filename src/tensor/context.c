@@ -73,6 +73,11 @@ bt_status bt_kernels_load(bt_context *ctx, const char *folder, char *swapped, si
                             bt_error_of(ctx));
 }
 
+bt_status bt_kernels_copy(bt_context *ctx, const bt_context *from, char *swapped, size_t bytes) {
+    return bt_reload_copy(&ctx->reload, ctx->api, ctx->device, from->reload, swapped, bytes,
+                          bt_error_of(ctx));
+}
+
 uint32_t bt_mark(const bt_context *constant) {
     bt_context *ctx = (bt_context *)constant; // a mark changes nothing that a caller can see
     if (ctx->mark_count == BT_MARKS_MAX) return 0;

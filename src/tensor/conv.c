@@ -141,6 +141,11 @@ BT_LOWER(conv2d_grad_weight) {
     const bt_conv_args *args = &node->attr.conv;
     uint32_t weights = (uint32_t)bt_shape_count(node->shape);
     uint32_t chunks = (args->n + BT_CONV_CHUNK - 1) / BT_CONV_CHUNK;
+    if ((uint64_t)chunks * weights > INT32_MAX)
+        bt_lower_fail(
+            lo, BT_ERROR_USAGE,
+            "the gradient of a convolution's weights needs 2^31 partial sums or more; try "
+            "a smaller batch");
     bt_storage partial =
         chunks == 1 ? bt_lower_value(lo, id)
                     : bt_lower_temporary(lo, (size_t)chunks * weights * bt_dtype_size(node->dtype));

@@ -257,9 +257,9 @@ void kc_kernel_body(kc_parser *p) {
     int passes = 0;
     do {
         p->t = start;
-        p->all_varying = passes++ == KC_PASSES_MAX;
+        p->all_varying = passes++ >= KC_PASSES_MAX;
         pass(p);
-    } while (p->changed && p->kernel->public.has_barrier && !p->all_varying);
+    } while (p->changed && p->kernel->public.has_barrier); // marks only grow, so this ends
     if (p->kernel->public.has_barrier) {
         p->check_barriers = true;
         p->t = start;

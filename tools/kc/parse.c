@@ -126,6 +126,7 @@ static void scalars(kc_parser *p) {
     kc_token *first = p->t++, *name = p->t++;
     kc_check_name(p, name, false);
     if (find_block(p, name, true)) kc_bad(p, name, "two blocks of scalars of this name");
+    if (kc_is(name, "no")) kc_bad(p, name, "bt_no_args is what kernels without scalars have");
     if (unit->block_count == KC_KERNELS_MAX)
         kc_bad(p, name, "more than %d blocks of scalars", KC_KERNELS_MAX);
     kc_block *b = kc_alloc(unit, sizeof *b);
