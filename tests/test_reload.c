@@ -144,6 +144,10 @@ static void test_copy(void **state) {
 static void test_refusals(void **state) {
     (void)state;
     adder a = make_adder();
+    // Translates and compiles, but the launch of the program wants too many groups.
+    refused(a.ctx, BT_ERROR_USAGE, "work groups",
+            load(&a, copy_with("map.k", "grid(min(65535u,", "grid(max(65536u,")));
+    gives(&a, 8);
     const char *piped = copy_with(NULL, NULL, NULL);
     remove(in_scratch("map.k"));
     check(mkfifo(in_scratch("map.k"), 0600) == 0, "no pipe could be made");

@@ -90,7 +90,8 @@ typedef struct bt_device_api {
     const bt_device_counters *(*counters)(const bt_device *dev);
     // Runs kernel `portable` of bt_portable_table from another GLSL text, under the rules of
     // `rules` (its grid, when and special words), in all programs from their next run on.
-    // Copies what `rules` points to. NULL: the device cannot.
+    // Copies what `rules` points to. Fails, swapped all the same, where a program does not run with
+    // it: swap the old one back. NULL: the device cannot.
     bt_status (*kernel_swap)(bt_device *dev, int portable, const struct bt_portable *rules,
                              const char *glsl, bt_error *err);
 } bt_device_api;

@@ -205,10 +205,10 @@ static bt_status swap_all(const bt_reload *old, const bt_reload *set, const bt_d
         if (status == BT_OK && swapped && used < bytes)
             used += (size_t)snprintf(names + used, bytes - used, "%s ", bt_portable_table[i].name);
     }
-    // What was swapped before the one that failed ran until now, so it can run again.
+    // What ran until now can run again; the one that failed may have been swapped all the same.
     bt_error ignored = {0};
     bool unused;
-    for (i -= 2; status != BT_OK && i >= 0; i--)
+    for (i -= 1; status != BT_OK && i >= 0; i--)
         if (swap(set, old, i, api, dev, &unused, &ignored) != BT_OK) ignored = (bt_error){0};
     return status;
 }

@@ -38,6 +38,8 @@ struct bt_device_program {
     double *seconds; // of each launch; NULL: not timed
     VkQueryPool queries;
     uint64_t *stamps;
+
+    bt_device_program *next; // of the device
 };
 
 // A timed program has two queries for each launch of a tape, and so one tape in a submission; as
@@ -174,6 +176,11 @@ static bt_status resolve(bt_device *dev, bt_device_program *program, bt_error *e
     return BT_OK;
 }
 
+bt_status bt_vk_resolve_all(bt_device *dev, bt_error *err) {
+    for (bt_device_program *at = dev->programs; at; at = at->next) BT_TRY(resolve(dev, at, err));
+    return BT_OK;
+}
+
 // ---- Running ----------------------------------------------------------------------------------
 
 // Fills a submission with tapes of at most `steps` steps; returns how many these are, through
@@ -246,6 +253,11 @@ void bt_vk_program_done(bt_device *dev, bt_device_program *program) {
     (void)bt_vk_wait(dev, &ignored);
     for (int i = 0; i < BT_VK_IN_FLIGHT; i++) // on a lost device nothing was collected
         if (dev->slots[i].program == program) dev->slots[i].program = NULL;
+    for (bt_device_program **at = &dev->programs; *at; at = &(*at)->next)
+        if (*at == program) {
+            *at = program->next;
+            break;
+        }
     drop_tapes(dev, program);
     bt_vk.DestroyQueryPool(dev->handle, program->queries, NULL);
     free(program->launches);
@@ -297,6 +309,8 @@ bt_status bt_vk_program_init(bt_device *dev, const bt_launch *launches, int coun
         bt_vk_program_done(dev, program);
         return status;
     }
+    program->next = dev->programs;
+    dev->programs = program;
     *out = program;
     return BT_OK;
 }

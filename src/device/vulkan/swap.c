@@ -153,5 +153,5 @@ bt_status bt_vk_kernel_swap(bt_device *dev, int portable, const bt_portable *rul
     bt_vk.DestroyShaderModule(dev->handle, dev->modules[portable], NULL);
     dev->modules[portable] = module;
     dev->generation++; // programs that were recorded are recorded again
-    return BT_OK;
+    return bt_vk_resolve_all(dev, err);
 }

@@ -135,7 +135,8 @@ struct bt_device {
     bt_portable *table; // bt_portable_table, with kernels swapped
     VkShaderModule *modules;
     bt_vk_rules **rules;
-    uint64_t generation; // counts swaps
+    uint64_t generation;         // counts swaps
+    bt_device_program *programs; // those that are alive
 };
 
 // device.c
@@ -147,6 +148,9 @@ void bt_vk_barrier(VkCommandBuffer commands, bool edge);
 bt_status bt_vk_commands(bt_device *dev, VkCommandBuffer *out, bt_error *err);
 bt_status bt_vk_submit(bt_device *dev, const VkCommandBuffer *commands, uint32_t count,
                        bt_error *err);
+// Finds the kernels of all programs anew, so that a swap that does not fit one fails now
+// (program.c).
+bt_status bt_vk_resolve_all(bt_device *dev, bt_error *err);
 bt_status bt_vk_wait_for(bt_device *dev, uint64_t value, bt_error *err);
 
 // memory.c
