@@ -21,9 +21,10 @@ static unsigned char *elsewhere; // the end of a buffer that the launch does not
 
 // ---- A device that copies binding 0 to binding 2, and more -----------------------------------
 
-static bt_status liar_program_init(bt_device *dev, const bt_launch *launches, int count, bool timed,
-                                   bt_error *err, bt_device_program **out) {
-    (void)dev, (void)timed, (void)err;
+static bt_status liar_program_init(bt_device *dev, const bt_launch *launches, int count,
+                                   const bt_program_use *use, bt_error *err,
+                                   bt_device_program **out) {
+    (void)dev, (void)use, (void)err;
     check(count == 1, "%d launches in a program", count);
     bt_launch *copy = allocate(sizeof *copy);
     *copy = launches[0];
@@ -98,7 +99,8 @@ static bt_status rig_run(rig *r, bt_dtype dtype, uint32_t steps) {
     launch.binding[2] = (bt_binding){&r->y, 256, 400};
     const bt_launch two[2] = {launch, launch};
     bt_device_program *program;
-    check(api->program_init(r->dev, two, 2, false, &r->err, &program) == BT_OK, "%s", r->err.text);
+    check(api->program_init(r->dev, two, 2, &(bt_program_use){0}, &r->err, &program) == BT_OK, "%s",
+          r->err.text);
     bt_status status = api->run(r->dev, program, steps, &r->err);
     api->program_done(r->dev, program);
     return status;

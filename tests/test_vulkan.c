@@ -97,7 +97,8 @@ static counter *make_counter(bool timed) {
     c->one = floats(c->dev, 1);
     const bt_launch launches[] = {map(BT_MAP_ADD, &c->x, &c->one, &c->y),
                                   map(BT_MAP_COPY, &c->y, NULL, &c->x)};
-    works(api->program_init(c->dev, launches, 2, timed, &err, &c->program));
+    works(api->program_init(c->dev, launches, 2, &(bt_program_use){.timed = timed}, &err,
+                            &c->program));
     return c;
 }
 
@@ -336,11 +337,11 @@ static void test_not_run(void **state) {
     bt_launch launch = map(BT_MAP_COPY, &x, NULL, &x);
     launch.dtype = BT_F64;
     bt_error_clear(&err);
-    check(api->program_init(dev, &launch, 1, false, &err, &program) != BT_OK && err.text[0] &&
-              !program,
+    check(api->program_init(dev, &launch, 1, &(bt_program_use){0}, &err, &program) != BT_OK &&
+              err.text[0] && !program,
           "double precision is not refused");
     bt_error_clear(&err);
-    works(api->program_init(dev, NULL, 0, true, &err, &program));
+    works(api->program_init(dev, NULL, 0, &(bt_program_use){.timed = true}, &err, &program));
     works(api->run(dev, program, 5, &err));
     api->program_done(dev, program);
     api->buffer_done(dev, &x);
@@ -429,7 +430,7 @@ static void test_barriers_recorded(void **state) {
     const bt_launch launches[] = {map(BT_MAP_ADD, &x[0], &x[1], &x[2]),
                                   map(BT_MAP_ADD, &x[0], &x[1], &x[3]),
                                   map(BT_MAP_ADD, &x[2], &x[3], &x[2])};
-    works(api->program_init(dev, launches, 3, false, &err, &program));
+    works(api->program_init(dev, launches, 3, &(bt_program_use){0}, &err, &program));
     bt_vk.CmdPipelineBarrier = counting_barrier;
     barriers = 0;
     works(api->run(dev, program, 1, &err));

@@ -10,8 +10,8 @@
 
 #include "base/status.h"
 
-// Portable limits: kc holds kernels to them, static asserts the bindings and scalars, validate.c the
-// alignment, and bt_portable_pick the grid.
+// Portable limits: kc holds kernels to them, static asserts the bindings and scalars, validate.c
+// the alignment, and bt_portable_pick the grid.
 enum {
     BT_BINDINGS_MAX = 8,
     BT_GROUP_THREADS_MAX = 256,
@@ -45,6 +45,13 @@ typedef struct bt_launch {
     _Alignas(8) unsigned char scalars[BT_SCALAR_BYTES_MAX]; // the kernel's bt_*_args
 } bt_launch;
 
+// How a program will be used.
+typedef struct bt_program_use {
+    bool timed;                // every launch is timed
+    const bt_binding *outputs; // what is read after runs, beside buffers that outlive the program
+    int output_count;
+} bt_program_use;
+
 // What crossed between the host and the device since it was opened.
 typedef struct bt_device_counters {
     uint64_t submissions;   // times the device was given work to run
@@ -76,10 +83,9 @@ typedef struct bt_device_api {
                       size_t bytes, bt_error *err);
 
     // Records launches that are run in this order, each seeing what the ones before it wrote.
-    // The launches are copied; the buffers must outlive the program. With `timed`, every launch
-    // is timed.
-    bt_status (*program_init)(bt_device *dev, const bt_launch *launches, int count, bool timed,
-                              bt_error *err, bt_device_program **out);
+    // The launches are copied; the buffers must outlive the program.
+    bt_status (*program_init)(bt_device *dev, const bt_launch *launches, int count,
+                              const bt_program_use *use, bt_error *err, bt_device_program **out);
     void (*program_done)(bt_device *dev, bt_device_program *program);
     // Queues `steps` repetitions; may return before they are done.
     bt_status (*run)(bt_device *dev, bt_device_program *program, uint32_t steps, bt_error *err);
@@ -88,6 +94,8 @@ typedef struct bt_device_api {
     // whole, from first start to last end.
     void (*times)(bt_device *dev, const bt_device_program *program, double *seconds, double *total);
     const bt_device_counters *(*counters)(const bt_device *dev);
+    // What it computes products of F32 with, given what `open` was asked for; NULL: FP32 always.
+    bt_precision (*precision)(const bt_device *dev);
     // Runs kernel `portable` of bt_portable_table from another GLSL text, under the rules of
     // `rules` (its grid, when and special words), in all programs from their next run on.
     // Copies what `rules` points to. Fails, swapped all the same, where a program does not run with

@@ -94,7 +94,18 @@ static double launch_bytes(const bt_launch *launch) {
     return bytes;
 }
 
-bt_status bt_lowering_finish(bt_lowering *lo, bt_program *p) {
+static bt_status keep_outputs(bt_lowering *lo, bt_program *p, const bt_program_desc *d) {
+    p->output_count = d->output_count;
+    p->outputs = calloc((size_t)d->output_count + 1, sizeof *p->outputs);
+    if (!p->outputs) return bt_fail_memory(bt_error_of(lo->ctx), "a program", sizeof *p->outputs);
+    for (int i = 0; i < d->output_count; i++) {
+        bt_storage storage = bt_lower_value(lo, d->outputs[i].id);
+        if (storage) p->outputs[i] = lo->slots[storage].binding;
+    }
+    return BT_OK;
+}
+
+bt_status bt_lowering_finish(bt_lowering *lo, bt_program *p, const bt_program_desc *d) {
     p->api = lo->ctx->api;
     p->device = lo->ctx->device;
     bt_context *ctx = lo->ctx;
@@ -104,10 +115,12 @@ bt_status bt_lowering_finish(bt_lowering *lo, bt_program *p) {
     p->stats.unplanned_bytes = lo->unplanned_bytes;
     BT_TRY(bt_buffer_make(ctx, lo->temporary_bytes, &p->temporary));
     bt_lowering_bind(lo, p->temporary);
+    BT_TRY(keep_outputs(lo, p, d));
     p->launch_count = p->stats.launches = lo->launch_count;
     size_t count = (size_t)lo->launch_count + 1; // never 0
     p->infos = calloc(count, sizeof *p->infos);
     bt_launch *launches = calloc(count, sizeof *launches);
+    bt_program_use use = {p->timed, p->outputs, p->output_count};
     bt_status status = p->infos && launches ? BT_OK
                                             : bt_fail_memory(bt_error_of(ctx), "a program",
                                                              count * sizeof *launches);
@@ -122,21 +135,10 @@ bt_status bt_lowering_finish(bt_lowering *lo, bt_program *p) {
         status = bt_launch_validate(&launches[i], l->label, bt_error_of(ctx));
     }
     if (status == BT_OK)
-        status = ctx->api->program_init(ctx->device, launches, lo->launch_count, p->timed,
+        status = ctx->api->program_init(ctx->device, launches, lo->launch_count, &use,
                                         bt_error_of(ctx), &p->device_program);
     free(launches);
     return status;
-}
-
-static bt_status keep_outputs(bt_lowering *lo, bt_program *p, const bt_program_desc *d) {
-    p->output_count = d->output_count;
-    p->outputs = calloc((size_t)d->output_count + 1, sizeof *p->outputs);
-    if (!p->outputs) return bt_fail_memory(bt_error_of(lo->ctx), "a program", sizeof *p->outputs);
-    for (int i = 0; i < d->output_count; i++) {
-        bt_storage storage = bt_lower_value(lo, d->outputs[i].id);
-        if (storage) p->outputs[i] = lo->slots[storage].binding;
-    }
-    return BT_OK;
 }
 
 static bt_status compile(bt_lowering *lo, bt_program *p, const bt_program_desc *d,
@@ -149,8 +151,7 @@ static bt_status compile(bt_lowering *lo, bt_program *p, const bt_program_desc *
     if (grads) bt_optimizer_emit(lo, p, d, grads);
     emit_step_end(lo, p, d);
     BT_TRY(lo->status);
-    BT_TRY(bt_lowering_finish(lo, p));
-    return keep_outputs(lo, p, d);
+    return bt_lowering_finish(lo, p, d);
 }
 
 static bt_status make(bt_context *ctx, bt_program *p, const bt_program_desc *d, bt_tensor *grads) {

@@ -45,7 +45,8 @@ struct bt_program {
 
 void bt_program_free(bt_context *ctx, void *program);
 // Plans memory and hands the launches to the device.
-bt_status bt_lowering_finish(bt_lowering *lo, bt_program *p) BT_MUST_CHECK;
+bt_status bt_lowering_finish(bt_lowering *lo, bt_program *p,
+                             const bt_program_desc *d) BT_MUST_CHECK;
 
 // ---- Training part of a program (optimizer.c) ------------------------------------------------
 

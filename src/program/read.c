@@ -16,7 +16,8 @@ static bt_status compute(bt_context *ctx, bt_tensor t, bt_program *p, bt_buffer 
     lo.state = bt_lowering_fix(&lo, (bt_binding){p->state, 0, p->state->bytes});
     lo.nodes[root].storage = bt_lowering_fix(&lo, (bt_binding){value, 0, bytes});
     bt_status status = bt_lowering_emit_all(&lo);
-    if (status == BT_OK) status = bt_lowering_finish(&lo, p);
+    if (status == BT_OK)
+        status = bt_lowering_finish(&lo, p, &(bt_program_desc){.outputs = &t, .output_count = 1});
     bt_lowering_close(&lo);
     return status == BT_OK ? bt_program_run(ctx, p, 1) : status;
 }

@@ -154,14 +154,15 @@ static bt_status add_launch(bt_device *dev, bt_device_program *program, const bt
         b->buffer = &((guarded *)launch->binding[i].buffer->handle)->inner;
         b->offset += GUARD;
     }
-    BT_TRY(dev->under->program_init(dev->dev, mine, 1, timed, err,
+    BT_TRY(dev->under->program_init(dev->dev, mine, 1, &(bt_program_use){.timed = timed}, err,
                                     &program->programs[program->count]));
     program->count++;
     return BT_OK;
 }
 
 static bt_status check_program_init(bt_device *dev, const bt_launch *launches, int count,
-                                    bool timed, bt_error *err, bt_device_program **out) {
+                                    const bt_program_use *use, bt_error *err,
+                                    bt_device_program **out) {
     *out = NULL;
     size_t slots = (size_t)count + 1;
     bt_device_program *program = calloc(1, sizeof *program);
@@ -172,7 +173,7 @@ static bt_status check_program_init(bt_device *dev, const bt_launch *launches, i
                            ? BT_OK
                            : bt_fail_memory(err, "a program", slots * sizeof(bt_launch));
     for (int i = 0; i < count && status == BT_OK; i++)
-        status = add_launch(dev, program, &launches[i], timed, err);
+        status = add_launch(dev, program, &launches[i], use->timed, err);
     if (status != BT_OK)
         check_program_done(dev, program);
     else

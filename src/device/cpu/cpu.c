@@ -233,8 +233,9 @@ static bt_status allocate_scratch(bt_device_program *program, size_t workers, bt
     return BT_OK;
 }
 
-static bt_status cpu_program_init(bt_device *dev, const bt_launch *launches, int count, bool timed,
-                                  bt_error *err, bt_device_program **out) {
+static bt_status cpu_program_init(bt_device *dev, const bt_launch *launches, int count,
+                                  const bt_program_use *use, bt_error *err,
+                                  bt_device_program **out) {
     *out = NULL;
     size_t bytes = (size_t)count * sizeof(cpu_launch);
     bt_device_program *program = calloc(1, sizeof *program);
@@ -243,8 +244,8 @@ static bt_status cpu_program_init(bt_device *dev, const bt_launch *launches, int
     program->count = count;
     program->scratch_bytes = BT_BINDING_ALIGN;
     program->launches = aligned(bytes);
-    if (timed) program->seconds = calloc((size_t)count + 1, sizeof *program->seconds);
-    if (!program->launches || (timed && !program->seconds)) {
+    if (use->timed) program->seconds = calloc((size_t)count + 1, sizeof *program->seconds);
+    if (!program->launches || (use->timed && !program->seconds)) {
         cpu_program_done(dev, program);
         return bt_fail_memory(err, "a program", bytes);
     }

@@ -98,12 +98,13 @@ static void sim_program_done(bt_device *dev, bt_device_program *program) {
     free(program);
 }
 
-static bt_status sim_program_init(bt_device *dev, const bt_launch *launches, int count, bool timed,
-                                  bt_error *err, bt_device_program **out) {
+static bt_status sim_program_init(bt_device *dev, const bt_launch *launches, int count,
+                                  const bt_program_use *use, bt_error *err,
+                                  bt_device_program **out) {
     *out = NULL;
     bt_device_program *program = calloc(1, sizeof *program);
     if (!program) return bt_fail_memory(err, "a program", sizeof *program);
-    program->timed = timed;
+    program->timed = use->timed;
     program->count = count;
     program->launches = calloc((size_t)count + 1, sizeof *program->launches);
     bt_status status = program->launches

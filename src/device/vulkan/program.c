@@ -298,13 +298,13 @@ static bt_status make(bt_device *dev, bt_device_program *program, const bt_launc
     return resolve(dev, program, err);
 }
 
-bt_status bt_vk_program_init(bt_device *dev, const bt_launch *launches, int count, bool timed,
-                             bt_error *err, bt_device_program **out) {
+bt_status bt_vk_program_init(bt_device *dev, const bt_launch *launches, int count,
+                             const bt_program_use *use, bt_error *err, bt_device_program **out) {
     *out = NULL;
     bt_device_program *program = calloc(1, sizeof *program);
     if (!program) return bt_fail_memory(err, "a program", sizeof *program);
     program->count = count;
-    bt_status status = make(dev, program, launches, timed, err);
+    bt_status status = make(dev, program, launches, use->timed, err);
     if (status != BT_OK) {
         bt_vk_program_done(dev, program);
         return status;

@@ -181,8 +181,8 @@ bt_status bt_vk_kernel_swap(bt_device *dev, int portable, const bt_portable *rul
                             const char *glsl, bt_error *err);
 
 // program.c
-bt_status bt_vk_program_init(bt_device *dev, const bt_launch *launches, int count, bool timed,
-                             bt_error *err, bt_device_program **out);
+bt_status bt_vk_program_init(bt_device *dev, const bt_launch *launches, int count,
+                             const bt_program_use *use, bt_error *err, bt_device_program **out);
 void bt_vk_program_done(bt_device *dev, bt_device_program *program);
 bt_status bt_vk_run(bt_device *dev, bt_device_program *program, uint32_t steps, bt_error *err);
 bt_status bt_vk_wait(bt_device *dev, bt_error *err);
