@@ -15,9 +15,9 @@ SANITIZE ?= # address,undefined ... for an instrumented build; also give BUILD
 # What this machine has, written by the first rule below; make starts again when that has run. Goals
 # that build nothing do without.
 ifneq ($(filter-out clean format uninstall,$(or $(MAKECMDGOALS),all)),)
-GLSLC := $(shell command -v glslc)
-# (Made anew when glslc has come or gone.)
-$(shell grep -qsxF 'GLSLC_WAS := $(GLSLC)' $(BUILD)/config.mk || rm -f $(BUILD)/config.mk)
+COMPILERS := $(foreach tool,glslc nvcc clang++,$(shell command -v $(tool)))
+# (Made anew when one of them has come or gone.)
+$(shell grep -qsxF 'COMPILERS_WERE := $(COMPILERS)' $(BUILD)/config.mk || rm -f $(BUILD)/config.mk)
 include $(BUILD)/config.mk
 endif
 
@@ -33,7 +33,7 @@ endif
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla \
             $(if $(strip $(SANITIZE)),-Wno-format-truncation -Wno-maybe-uninitialized,-Werror)
 CFLAGS   ?= $(if $(strip $(SANITIZE)),-O1,-O3) -g
-FLAGS    := -std=c17 -D_GNU_SOURCE -Iinclude -Isrc -Itools -I$(GEN) $(CFLAGS) -ffp-contract=off -fPIC -fvisibility=hidden \
+FLAGS    := -std=c17 -D_GNU_SOURCE -Iinclude -Isrc -Itools -Ikernels -I$(GEN) $(CFLAGS) -ffp-contract=off -fPIC -fvisibility=hidden \
             $(WARNINGS) $(CPPFLAGS)
 LINK     := -pthread $(LDFLAGS)
 LIBS     := -lz -lpng -ljansson -lmd -lm -ldl -lpthread
@@ -51,13 +51,13 @@ ISAS := $(if $(filter x86_64% amd64%,$(shell $(CC) -dumpmachine)),avx512 avx2) b
 ISA_SOURCES := $(wildcard src/device/cpu/*_isa.c)
 KERNELS     := $(sort $(wildcard kernels/*.k))
 KC_SOURCES  := $(filter-out tools/kc/main.c,$(wildcard tools/kc/*.c))
-DEVICES     := cpu sim check $(if $(HAVE_VULKAN),vulkan)
+DEVICES     := cpu sim check $(if $(HAVE_VULKAN),vulkan) $(if $(HAVE_CUDA),cuda)
 LIB_SOURCES := $(filter-out $(ISA_SOURCES),$(wildcard src/*/*.c $(DEVICES:%=src/device/%/*.c))) $(KC_SOURCES)
-GENERATED   := kernels_tables sim_kernels $(if $(HAVE_VULKAN),spirv)
+GENERATED   := kernels_tables sim_kernels $(if $(HAVE_VULKAN),spirv) $(if $(HAVE_CUDA),cuda_images)
 # (The slow ones first, so that no core waits for them at the end.)
 LIB_OBJECTS := $(foreach isa,$(ISAS),$(ISA_SOURCES:%.c=$(BUILD)/obj/%.$(isa).o)) \
                $(LIB_SOURCES:%.c=$(BUILD)/obj/%.o) $(GENERATED:%=$(BUILD)/obj/gen/%.o)
-FLAGS       += $(if $(HAVE_VULKAN),-DBT_HAVE_VULKAN)
+FLAGS       += $(if $(HAVE_VULKAN),-DBT_HAVE_VULKAN) $(if $(HAVE_CUDA),-DBT_HAVE_CUDA)
 CLI_OBJECTS := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cli/*.c))
 EXAMPLES    := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c))
 TESTS       := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
@@ -76,9 +76,14 @@ all: $(BUILD)/bantam $(BUILD)/libbantam.a $(BUILD)/libbantam.so $(BUILD)/bantam.
 $(BUILD)/config.mk: scripts/install-deps.sh
 	@mkdir -p $(@D)
 	@CC="$(CC)" sh scripts/install-deps.sh build
-	@{ echo "GLSLC_WAS := $$(command -v glslc)"; if command -v glslc >/dev/null && echo '#include <vulkan/vulkan.h>' | $(CC) -E -x c - >/dev/null 2>&1; \
+	@{ echo COMPILERS_WERE := $$(for tool in glslc nvcc clang++; do command -v $$tool; done); \
+	if command -v glslc >/dev/null && echo '#include <vulkan/vulkan.h>' | $(CC) -E -x c - >/dev/null 2>&1; \
 	then echo 'HAVE_VULKAN := 1'; \
-	else echo 'HAVE_VULKAN :='; echo 'Without Vulkan: it needs glslc and libvulkan-dev' >&2; fi; } > $@
+	else echo 'HAVE_VULKAN :='; echo 'Without Vulkan: it needs glslc and libvulkan-dev' >&2; fi; \
+	if command -v nvcc >/dev/null; then echo 'HAVE_CUDA := nvcc'; \
+	elif command -v clang++ >/dev/null; \
+	then echo 'HAVE_CUDA := clang'; echo 'CUDA by clang: kernels tuned for a GPU need nvcc' >&2; \
+	else echo 'HAVE_CUDA :='; echo 'Without CUDA: it needs nvcc or clang++' >&2; fi; } > $@
 $(BUILD)/deps-test: scripts/install-deps.sh
 	@mkdir -p $(@D)
 	@CC="$(CC)" sh scripts/install-deps.sh test && touch $@
@@ -133,12 +138,68 @@ $(GEN)/spirv.c: $(BUILD)/kc $(KERNELS)
 	    glslc -O --target-env=vulkan1.2 -o $(@D)/spirv/{}.spv $(@D)/spirv/{}.comp'
 	@$< spirv $(@D)/spirv $(KERNELS) > $@
 
+# CUDA: the portable kernels for any GPU (PTX, which the driver compiles) and, where there is nvcc,
+# for Hopper (machine code); so are the kernels written by hand, and the whole-program kernels of the
+# networks that kernels/cuda/ahead.txt names. Their sources go along, for NVRTC.
+CUDA_TEXTS := $(sort $(wildcard kernels/cuda/*.cu kernels/cuda/*.cuh kernels/cuda/*.h kernels/cuda/*.txt))
+CUDA_LARGE := $(basename $(notdir $(filter kernels/cuda/gemm%.cu kernels/cuda/conv%.cu,$(CUDA_TEXTS))))
+CUDA_ANY   := $(basename $(notdir $(shell grep -lis '^//.*any GPU' $(CUDA_LARGE:%=kernels/cuda/%.cu) /dev/null)))
+# (Under a sanitizer nobody trains on a GPU.)
+CUDA_AHEAD := $(if $(strip $(SANITIZE)),,$(shell awk '!/^\#/ && NF == 2 { print $$1 }' kernels/cuda/ahead.txt 2>/dev/null))
+CUDA_CODE  := portable.ptx $(if $(filter nvcc,$(HAVE_CUDA)),portable.cubin $(CUDA_LARGE:%=%.cubin) \
+              $(CUDA_ANY:%=%.ptx) $(CUDA_AHEAD:%=ahead_%.cubin))
+CUDA_CODE  := $(addprefix $(GEN)/cuda/,$(CUDA_CODE))
+NVCC_FLAGS := -std=c++17 -O3 -Ikernels/cuda -I$(GEN)/cuda -diag-suppress 177
+
+define nvcc # what to make, for which GPU
+@mkdir -p $(@D)
+@echo "  CUDA  $(@F)"
+@nvcc $(NVCC_FLAGS) $1 -arch=$2 -MMD -MF $(@D)/$(@F).d -o $@ $<
+endef
+
+$(GEN)/cuda/portable.cu: $(BUILD)/kc $(KERNELS)
+	@mkdir -p $(@D)
+	@$< portable $(KERNELS) > $@
+$(GEN)/cuda/portable.cubin: $(GEN)/cuda/portable.cu
+	$(call nvcc,-cubin,sm_90)
+ifeq ($(HAVE_CUDA),nvcc)
+$(GEN)/cuda/portable.ptx: $(GEN)/cuda/portable.cu
+	$(call nvcc,-ptx,compute_75)
+else
+$(GEN)/cuda/portable.ptx: $(GEN)/cuda/portable.cu tools/kc/ptx.h
+	@echo "  CUDA  $(@F)"
+	@clang++ -x cuda --cuda-device-only -nocudainc -nocudalib --cuda-gpu-arch=sm_70 -std=c++17 -O3 \
+	    -Wno-unknown-cuda-version -include tools/kc/ptx.h -S -o $@ $<
+endif
+# The text of a plan as src/device/cuda/whole.c makes it: defines, arguments, source.
+$(GEN)/cuda/ahead_%.cu: kernels/cuda/ahead.txt
+	@mkdir -p $(@D)
+	@awk -v name='$*' '!/^#/ { on = NF == 2 && $$1 == name; if (on) source = $$2; next } \
+	    on { print } END { printf "\n#include \"args.h\"\n#include \"%s\"\n", source }' $< > $@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+$(GEN)/cuda/ahead_%.cubin: $(GEN)/cuda/ahead_%.cu
+	$(call nvcc,-cubin,sm_90a)
+# The functions of math.k, for what products have in their epilogue.
+$(GEN)/cuda/math.cuh: $(BUILD)/kc $(KERNELS)
+	@mkdir -p $(@D)
+	@$< cuda matmul $(KERNELS) | sed '/^struct bt_matmul_args/,$$d' > $@
+$(CUDA_LARGE:%=$(GEN)/cuda/%.cubin) $(CUDA_ANY:%=$(GEN)/cuda/%.ptx): $(GEN)/cuda/math.cuh
+$(GEN)/cuda/%.cubin: kernels/cuda/%.cu
+	$(call nvcc,-cubin,sm_90a)
+$(GEN)/cuda/%.ptx: kernels/cuda/%.cu
+	$(call nvcc,-ptx,compute_80)
+CUDA_IMAGES := $(CUDA_CODE) $(GEN)/cuda/portable.cu $(CUDA_TEXTS)
+$(GEN)/cuda_images.c: $(CUDA_IMAGES) scripts/embed.sh $(BUILD)/sources
+	@sh scripts/embed.sh $(CUDA_IMAGES) > $@
+$(BUILD)/obj/gen/cuda_images.o: $(CUDA_IMAGES)
+-include $(wildcard $(GEN)/cuda/*.d)
+
 # ---- Linking --------------------------------------------------------------------------------
 
 # The lists make a removed source file rebuild what contained it.
 $(BUILD)/sources: FORCE
 	@mkdir -p $(@D)
-	@echo '$(LIB_OBJECTS) $(CLI_OBJECTS)' > $@.new
+	@echo '$(LIB_OBJECTS) $(CLI_OBJECTS) $(CUDA_CODE) $(CUDA_TEXTS)' > $@.new
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 $(BUILD)/libbantam.a: $(LIB_OBJECTS) $(BUILD)/sources
@@ -155,6 +216,11 @@ $(BUILD)/bantam: $(CLI_OBJECTS) $(BUILD)/libbantam.a
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_HELP) $(BUILD)/libbantam.a
 	@mkdir -p $(@D)
 	@$(CC) $(LINK) -o $@ $^ -lcmocka $(LIBS)
+
+# The driver that test_cuda opens.
+$(BUILD)/tests/fake_cuda.so: $(BUILD)/obj/tests/cuda/fake.o $(BUILD)/libbantam.a
+	@mkdir -p $(@D)
+	@$(CC) -shared $(LINK) -o $@ $^ $(LIBS)
 
 $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(BUILD)/libbantam.a
 	@mkdir -p $(@D)
@@ -174,7 +240,7 @@ $(BUILD)/bantam.pc: Makefile include/bantam.h $(BUILD)/flags
 
 examples: $(EXAMPLES)
 
-test-programs: all $(TESTS) $(EXAMPLES)
+test-programs: all $(TESTS) $(EXAMPLES) $(if $(HAVE_CUDA),$(BUILD)/tests/fake_cuda.so)
 
 test: test-programs
 	@BUILD='$(BUILD)' CC='$(CC)' SANITIZE='$(strip $(SANITIZE))' sh tests/run.sh $(ONLY)

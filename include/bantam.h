@@ -61,9 +61,19 @@ const char *bt_status_name(bt_status status);
 
 typedef struct bt_context bt_context;
 
+// How products of F32 tensors are computed where a device has faster units for less. Weights, sums
+// and everything else stay F32. Devices without such units ignore it (bt_context_precision tells).
+typedef enum bt_precision {
+    BT_PRECISION_FP32 = 0, // as exact as F32 arithmetic
+    BT_PRECISION_TF32,     // operands rounded to 10 bits of mantissa
+    BT_PRECISION_BF16,     // operands rounded to 7 bits
+} bt_precision;
+
 typedef struct bt_context_desc {
     const char *device; // "cpu", "cpu:0", "gpu", ... as `bantam devices` lists them; NULL: "cpu"
     int threads;        // CPU workers; 0: one per core. Results do not depend on it.
+    bt_precision precision;
+    bool no_overrides; // portable kernels alone: none tuned by hand, no whole-program kernels
 } bt_context_desc;
 
 // Opens a context. On failure *out still holds the sentence (unless memory for it ran out, when
@@ -79,9 +89,9 @@ typedef struct bt_device_info {
     char name[32];         // what bt_context_desc.device accepts: "cpu"
     char description[128]; // model, cores, instruction set
     bool available;
-    char reason[192];      // when not available: what is missing and what to do about it
+    char reason[192]; // when not available: what is missing and what to do about it
     size_t memory_bytes;
-    bool software;         // a CPU that plays a GPU; never what "gpu" means
+    bool software; // a CPU that plays a GPU; never what "gpu" means
 } bt_device_info;
 
 // Describes up to `max` devices, absent kinds included, and returns how many there are.
@@ -92,6 +102,11 @@ void bt_context_device(const bt_context *ctx, bt_device_info *out);
 
 // Bytes now allocated on the device.
 size_t bt_device_bytes(const bt_context *ctx);
+
+// The precision that the device computes products with: what was asked for, or FP32 where it has
+// only that.
+bt_precision bt_context_precision(const bt_context *ctx);
+const char *bt_precision_name(bt_precision precision); // "tf32"
 
 // What crossed between host and device since bt_open.
 typedef struct bt_counters {
@@ -112,10 +127,10 @@ typedef struct bt_kernel_desc {
     const char *name, *of; // of: what it does; its own name when it is no variant
     const char *file;      // "kernels/matmul.k"
     int line;
-    const char *bindings;  // one letter per buffer: r w u, upper case where it may be absent
-    int group;             // threads that run together
-    int shared_bytes;      // memory that they share
-    char when[160];        // the condition of a variant; "": always
+    const char *bindings; // one letter per buffer: r w u, upper case where it may be absent
+    int group;            // threads that run together
+    int shared_bytes;     // memory that they share
+    char when[160];       // the condition of a variant; "": always
 } bt_kernel_desc;
 
 // Describes up to `max` kernels and returns how many there are.
@@ -136,6 +151,8 @@ typedef enum bt_dtype { BT_F32 = 0, BT_F64, BT_I32, BT_U8 } bt_dtype;
 
 size_t bt_dtype_size(bt_dtype dtype);
 const char *bt_dtype_name(bt_dtype dtype); // "f32"
+// Can the context's device compute with it? F64 is for CPUs.
+bool bt_context_computes(const bt_context *ctx, bt_dtype dtype);
 
 enum { BT_RANK_MAX = 4 };
 
@@ -146,7 +163,7 @@ typedef struct bt_shape {
 } bt_shape;
 
 // BT_SHAPE(2, 3) is a 2 x 3 matrix. (C only; in C++ fill the struct.)
-#define BT_SHAPE(...)                                                                              \
+#define BT_SHAPE(...) \
     ((bt_shape){.rank = (int)(sizeof((int[]){__VA_ARGS__}) / sizeof(int)), .dim = {__VA_ARGS__}})
 #define BT_SCALAR ((bt_shape){.rank = 0})
 
@@ -163,9 +180,10 @@ bt_tensor bt_zeros(bt_context *ctx, bt_dtype dtype, bt_shape shape);
 bt_tensor bt_ones(bt_context *ctx, bt_dtype dtype, bt_shape shape);
 bt_tensor bt_full(bt_context *ctx, bt_dtype dtype, bt_shape shape, double value);
 bt_tensor bt_eye(bt_context *ctx, bt_dtype dtype, int n);
-// Uniform in [low, high), and normal: element i depends on the seed and i alone. F32 is drawn on the
-// device when needed, anew in each step of a program that reads it. The same values on every device
-// but for rounding (none from 0 to 1), which may also give `high`. Other types come from the host.
+// Uniform in [low, high), and normal: element i depends on the seed and i alone. F32 is drawn on
+// the device when needed, anew in each step of a program that reads it. The same values on every
+// device but for rounding (none from 0 to 1), which may also give `high`. Other types come from the
+// host.
 bt_tensor bt_random_uniform(bt_context *ctx, bt_dtype dtype, bt_shape shape, uint64_t seed,
                             double low, double high);
 bt_tensor bt_random_normal(bt_context *ctx, bt_dtype dtype, bt_shape shape, uint64_t seed,
@@ -228,7 +246,7 @@ bt_tensor bt_matmul_ex(bt_context *ctx, bt_tensor a, bool transpose_a, bt_tensor
 
 // order[i] is the input dimension that becomes dimension i.
 bt_tensor bt_permute(bt_context *ctx, bt_tensor a, const int order[BT_RANK_MAX]);
-bt_tensor bt_transpose(bt_context *ctx, bt_tensor a); // swaps the last two dimensions
+bt_tensor bt_transpose(bt_context *ctx, bt_tensor a);               // swaps the last two dimensions
 bt_tensor bt_reshape(bt_context *ctx, bt_tensor a, bt_shape shape); // one dim may be -1
 bt_tensor bt_broadcast(bt_context *ctx, bt_tensor a, bt_shape shape);
 
@@ -284,8 +302,8 @@ typedef struct bt_dataset_desc {
 
 typedef struct bt_dataset_info {
     char name[64];
-    char source[512];  // files or "built in"
-    char sha256[65];   // of the unpacked image file, then the label file, as one text of hex
+    char source[512]; // files or "built in"
+    char sha256[65];  // of the unpacked image file, then the label file, as one text of hex
     int count, channels, height, width, classes;
 } bt_dataset_info;
 
@@ -321,8 +339,8 @@ bt_status bt_dataset_get(bt_context *ctx, const char *name, const char *folder, 
 // Reads a PNG, PGM or IDX file (gzipped or not; "-": standard input) as grey images of height x
 // width, scaled to fit where they differ. *images (count * height * width bytes) belongs to the
 // context. *scaled tells whether any was scaled.
-bt_status bt_images_read(bt_context *ctx, const char *path, int height, int width,
-                         uint8_t **images, int *count, bool *scaled);
+bt_status bt_images_read(bt_context *ctx, const char *path, int height, int width, uint8_t **images,
+                         int *count, bool *scaled);
 
 // Batches of a set as tensors that change with a program's step counter: step s of a program
 // takes samples s * batch ... of the epoch. images dtype [batch, c, h, w] = byte / 255; labels I32
@@ -361,11 +379,11 @@ typedef struct bt_program bt_program;
 typedef struct bt_program_desc {
     const bt_tensor *outputs; // computed at every step, read with bt_program_read
     int output_count;
-    bt_tensor loss;           // logged, and minimised where parameters are given; {0}: none
+    bt_tensor loss;              // logged, and minimised where parameters are given; {0}: none
     const bt_tensor *parameters; // what is trained
     int parameter_count;
     bt_optimizer optimizer;
-    const bt_hyper *hyper;    // one row per step (borrowed for the call); the last one repeats
+    const bt_hyper *hyper; // one row per step (borrowed for the call); the last one repeats
     int hyper_count;
     bt_tensor logits, labels; // with both: correct predictions are counted; labels as above
     int log_steps;            // steps after which the log wraps around; 0: 1
@@ -402,10 +420,10 @@ bt_status bt_program_moment_write(bt_context *ctx, bt_program *program, int para
                                   const void *data, size_t bytes);
 
 typedef struct bt_profile_row {
-    char op[48];       // "2.conv2d_grad_weight"
+    char op[48]; // "2.conv2d_grad_weight"
     const char *kernel;
     uint64_t calls;
-    double seconds;    // in all
+    double seconds;      // in all
     double flops, bytes; // in all: useful arithmetic, and bytes read and written once each
 } bt_profile_row;
 // Rows in launch order, then one named "launch gaps"; returns how many there are (0 when the
@@ -413,12 +431,15 @@ typedef struct bt_profile_row {
 int bt_program_profile(const bt_program *program, bt_profile_row *rows, int max);
 
 typedef struct bt_program_stats {
-    int launches;            // per step
-    size_t temporary_bytes;  // planned memory of intermediate results
-    size_t unplanned_bytes;  // what they would take without sharing
-    double flops;            // per step
+    int launches;           // per step
+    size_t temporary_bytes; // planned memory of intermediate results
+    size_t unplanned_bytes; // what they would take without sharing
+    double flops;           // per step
 } bt_program_stats;
 void bt_program_describe(const bt_program *program, bt_program_stats *out);
+// How the device runs it, for a log: "one kernel for all steps: ..."; "": nothing special. Lives as
+// long as the program.
+const char *bt_program_note(const bt_program *program);
 // Gives ctx the kernels that `from` loaded, as they were read then: those that were tried there.
 bt_status bt_kernels_copy(bt_context *ctx, const bt_context *from, char *swapped, size_t bytes);
 
@@ -434,7 +455,7 @@ typedef enum bt_init { BT_INIT_HE = 0, BT_INIT_XAVIER } bt_init;
 typedef struct bt_model_desc {
     const char *spec; // "mlp", "lenet", "lenet5", or layers: "conv8x5,relu,pool2,fc10"
     int channels, height, width, classes;
-    bt_init init;     // He: N(0, 2 / fan_in). Xavier: U(+-sqrt(6 / (fan_in + fan_out))). Biases 0.
+    bt_init init; // He: N(0, 2 / fan_in). Xavier: U(+-sqrt(6 / (fan_in + fan_out))). Biases 0.
     uint64_t seed;
     bt_dtype dtype;
 } bt_model_desc;
@@ -490,15 +511,16 @@ typedef enum bt_event {
 // What the callback sees. Numbers of the running epoch; NaN where not known.
 typedef struct bt_progress {
     bt_event event;
-    int epoch;               // 1 is the first
+    int epoch;                         // 1 is the first
     uint32_t step, steps, epoch_steps; // done in all, in the whole run, and per epoch
-    double seconds;          // of training alone
+    double seconds;                    // of training alone
     double train_loss, train_accuracy, val_loss, val_accuracy, lr;
-    double images_per_second; // of the epoch so far
-    bool best;               // this epoch has the best validation accuracy so far
-    const bt_log_entry *log; // the steps done since the last call
+    double images_per_second;      // of the epoch so far
+    bool best;                     // this epoch has the best validation accuracy so far
+    const bt_log_entry *log;       // the steps done since the last call
     uint32_t log_first, log_count; // log[0] belongs to step log_first (the first step is 0)
-    const char *warning; // a save that failed and will be tried again; NULL: none
+    const char *warning;           // a save that failed and will be tried again; NULL: none
+    const char *program;           // at the start: bt_program_note of what trains
 } bt_progress;
 
 // What the callback may answer.
@@ -511,10 +533,10 @@ typedef struct bt_train_desc {
     int epochs;             // 0: 10
     int batch;              // 0: 64
     bt_optimizer optimizer;
-    bt_hyper hyper;         // lr at its peak; zeros mean zero
+    bt_hyper hyper; // lr at its peak; zeros mean zero
     bt_schedule schedule;
-    double warmup;          // epochs of linear rise from 0
-    bool file_order;        // do not shuffle
+    double warmup;   // epochs of linear rise from 0
+    bool file_order; // do not shuffle
     uint64_t seed;
     double target_accuracy; // > 0: stop when validation (without one: training) accuracy is there
     double seconds_max;     // > 0: stop then
@@ -528,13 +550,13 @@ typedef struct bt_train_desc {
 } bt_train_desc;
 
 typedef struct bt_train_result {
-    int epochs;        // whole epochs done
+    int epochs; // whole epochs done
     uint32_t steps;
-    double seconds;    // of training alone: no loading, validation or saving
+    double seconds; // of training alone: no loading, validation or saving
     double images_per_second;
     double train_loss, train_accuracy, val_loss, val_accuracy, best_accuracy;
     int best_epoch;
-    const char *stop;  // why it ended: "epochs", "target", "time", "patience", "asked"
+    const char *stop;              // why it ended: "epochs", "target", "time", "patience", "asked"
     const bt_profile_row *profile; // with desc.profile; belongs to the context
     int profile_count;
 } bt_train_result;

@@ -1,9 +1,10 @@
 #!/bin/sh
 # Makes sure that what Bantam needs is there: `build` (the libraries; for Vulkan also glslc and the
-# headers), `test` (also cmocka, a C++ compiler, Vulkan in software) or `ci` (also clang, its
+# headers, for CUDA clang where there is no nvcc), `test` (also cmocka, a C++ compiler, Vulkan in software) or `ci` (also clang, its
 # sanitizers, PyTorch and Chromium). Does nothing, without network, when nothing is missing; otherwise
 # installs with apt-get, or prints the command to run. Only what the build cannot do without is an
-# error: the build leaves Vulkan out where its packages are missing, and tests are skipped by name.
+# error: the build leaves Vulkan or CUDA out where their packages are missing, and tests are skipped by
+# name.
 # docs/dependencies.md says what each is for.
 set -eu
 what=${1:-build}
@@ -14,6 +15,7 @@ have_header() { echo "#include <stdio.h>
 have_cmocka() { printf '#include <stdarg.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <setjmp.h>
 #include <cmocka.h>\n' | $CC -E -x c - >/dev/null 2>&1; }
 have_program() { command -v "$1" >/dev/null 2>&1; }
+have_cuda_compiler() { have_program nvcc || have_program clang++; }
 have_file() { ls "$@" 2>/dev/null | grep -q .; } # one of them
 
 if ! have_program "${CC%% *}"; then
@@ -39,6 +41,7 @@ need libjansson-dev have_header jansson.h
 need libmd-dev have_header sha256.h
 want glslc have_program glslc
 want libvulkan-dev have_header vulkan/vulkan.h
+want clang have_cuda_compiler
 case $what in build) ;; *)
     need libcmocka-dev have_cmocka
     need g++ have_program c++

@@ -13,8 +13,7 @@ static bool reads_only(const bt_launch *launch, int i) {
     return letter == 'r' || letter == 'R';
 }
 
-// Does either launch write what the other one touches?
-static bool depend(const bt_launch *a, const bt_launch *b) {
+bool bt_launches_depend(const bt_launch *a, const bt_launch *b) {
     for (int i = 0; i < a->binding_count; i++)
         for (int j = 0; j < b->binding_count; j++)
             if (!(reads_only(a, i) && reads_only(b, j)) && overlap(&a->binding[i], &b->binding[j]))
@@ -25,7 +24,8 @@ static bool depend(const bt_launch *a, const bt_launch *b) {
 // Does launch `next` depend on one of launches [begin, end)?
 static bool waits(const bt_launch *launches, const bool *solo, int begin, int end, int next) {
     for (int i = begin; i < end; i++)
-        if (!(solo && solo[i] && solo[next]) && depend(&launches[i], &launches[next])) return true;
+        if (!(solo && solo[i] && solo[next]) && bt_launches_depend(&launches[i], &launches[next]))
+            return true;
     return false;
 }
 

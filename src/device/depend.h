@@ -5,6 +5,9 @@
 
 #include "device/device.h"
 
+// Does either launch write what the other one touches?
+bool bt_launches_depend(const bt_launch *a, const bt_launch *b);
+
 // Sets barrier[i] where launch i must see launches before it finished. The launches are run again
 // and again: barrier[0] is between one step and the next. solo[i] (NULL: never): the launch is run
 // by the one worker that runs all such launches in order, so two of them need no barrier.

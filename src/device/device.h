@@ -96,12 +96,15 @@ typedef struct bt_device_api {
     const bt_device_counters *(*counters)(const bt_device *dev);
     // What it computes products of F32 with, given what `open` was asked for; NULL: FP32 always.
     bt_precision (*precision)(const bt_device *dev);
-    // Runs kernel `portable` of bt_portable_table from another GLSL text, under the rules of
-    // `rules` (its grid, when and special words), in all programs from their next run on.
+    // How a program is run, in a few words for a log; NULL: nothing to say.
+    const char *(*note)(const bt_device_program *program);
+    // Runs kernel `portable` of bt_portable_table from another text, in `language`, under the rules
+    // of `rules` (its grid, when and special words), in all programs from their next run on.
     // Copies what `rules` points to. Fails, swapped all the same, where a program does not run with
     // it: swap the old one back. NULL: the device cannot.
     bt_status (*kernel_swap)(bt_device *dev, int portable, const struct bt_portable *rules,
-                             const char *glsl, bt_error *err);
+                             const char *text, bt_error *err);
+    const char *language; // of those texts: "glsl", "cuda"
 } bt_device_api;
 
 // Registered kinds, in order of preference; NULL at the end (registry.c).

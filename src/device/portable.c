@@ -123,3 +123,29 @@ uint32_t bt_portable_present(const bt_launch *launch) {
         if (launch->binding[i].buffer) present |= 1u << i;
     return present;
 }
+
+static size_t rule_words(const uint32_t *rule) {
+    size_t at = 0;
+    while (at < BT_RULE_WORDS_MAX && rule[at] != BT_RULE_END)
+        at += rule[at] == BT_RULE_NUMBER || rule[at] == BT_RULE_WORD ? 2 : 1;
+    return at + 1;
+}
+
+bt_status bt_portable_adopt(bt_portable *entry, const bt_portable *from, bt_portable_rules *room,
+                            bt_error *err) {
+    const uint32_t *rules[4] = {from->when, from->grid[0], from->grid[1], from->grid[2]};
+    const uint32_t **to[4] = {&entry->when, &entry->grid[0], &entry->grid[1], &entry->grid[2]};
+    for (int i = 0; i < 4; i++)
+        if (rules[i] && rule_words(rules[i]) > BT_RULE_WORDS_MAX)
+            return bt_fail(err, BT_ERROR_DATA, "a rule of kernel %.40s has more than %d words",
+                           entry->name, BT_RULE_WORDS_MAX);
+    entry->group = from->group;
+    entry->shared_bytes = from->shared_bytes;
+    entry->special_count = from->special_count;
+    memcpy(entry->special, from->special, sizeof entry->special);
+    for (int i = 0; i < 4; i++) {
+        *to[i] = rules[i] ? room->words[i] : NULL;
+        if (rules[i]) memcpy(room->words[i], rules[i], rule_words(rules[i]) * sizeof(uint32_t));
+    }
+    return BT_OK;
+}

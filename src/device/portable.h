@@ -64,6 +64,16 @@ bool bt_rule_value(const uint32_t *rule, const unsigned char *scalars, uint32_t 
 bt_status bt_portable_pick(const bt_portable *table, int count, const bt_launch *launch,
                            uint32_t grid[3], bt_error *err, int *index) BT_MUST_CHECK;
 
+// The rules of a kernel that was exchanged.
+typedef struct bt_portable_rules {
+    uint32_t words[4][BT_RULE_WORDS_MAX];
+} bt_portable_rules;
+
+// Gives `entry` the rules, the group and the special words of `from`, whose rules are copied to
+// `room`.
+bt_status bt_portable_adopt(bt_portable *entry, const bt_portable *from, bt_portable_rules *room,
+                            bt_error *err) BT_MUST_CHECK;
+
 // Bit i: binding i of the launch is there (`has` of the kernel language).
 uint32_t bt_portable_present(const bt_launch *launch);
 

@@ -4,6 +4,9 @@
 #include "device/device.h"
 #include "device/kernels.h"
 #include "device/sim/run.h"
+#ifdef BT_HAVE_CUDA
+#include "device/cuda/cuda.h"
+#endif
 #ifdef BT_HAVE_VULKAN
 #include "device/vulkan/vulkan.h"
 #endif
@@ -17,19 +20,32 @@ const bt_kernel_info bt_kernel_table[BT_KERNEL_COUNT] = {
 #undef X
 };
 
+// What stands for a kind of device that this build has not.
+#ifndef BT_HAVE_CUDA
+static bool no_cuda(int index, bt_device_info *out) {
+    (void)index;
+    *out =
+        (bt_device_info){.name = "cuda",
+                         .reason = "this build has no CUDA: install clang (or CUDA's nvcc), then "
+                                   "make again"};
+    return false;
+}
+static const bt_device_api bt_device_cuda = {.name = "cuda", .probe = no_cuda};
+#endif
 #ifndef BT_HAVE_VULKAN
-static bool say_why(int index, bt_device_info *out) {
+static bool no_vulkan(int index, bt_device_info *out) {
     (void)index;
     *out = (bt_device_info){.name = "vulkan",
                             .reason = "this build has no Vulkan: install glslc and libvulkan-dev, "
                                       "then make again"};
     return false;
 }
-static const bt_device_api bt_device_vulkan = {.name = "vulkan", .probe = say_why};
+static const bt_device_api bt_device_vulkan = {.name = "vulkan", .probe = no_vulkan};
 #endif
 
 const bt_device_api *const bt_device_kinds[] = {
     &bt_device_cpu,
+    &bt_device_cuda,
     &bt_device_vulkan,
     &bt_device_sim, // these two play one on the CPU
     &bt_device_check,
@@ -63,15 +79,20 @@ static bt_status no_device(const char *name, bt_error *err) {
                    known);
 }
 
-// Why there is no GPU: the first kind of device that could have been one tells.
+// Why there is no GPU: each kind of device that could have been one tells.
 static bt_status no_gpu(const char *name, bt_error *err) {
+    char reasons[420] = "";
+    int kind = 1; // 0 is the CPU
     bt_device_info info = {0};
-    for (int kind = 1; bt_device_kinds[kind]; kind++) { // 0 is the CPU
+    for (; bt_device_kinds[kind]; kind++) {
         info = (bt_device_info){0};
         if (bt_device_kinds[kind]->probe(0, &info)) break;
-        if (info.reason[0])
-            return bt_fail(err, BT_ERROR_DEVICE, "no device \"%s\": %s", name, info.reason);
+        size_t used = strlen(reasons);
+        snprintf(reasons + used, sizeof reasons - used, "%s%s: %s", used ? "; " : "",
+                 bt_device_kinds[kind]->name, info.reason);
     }
+    if (bt_device_kinds[kind] == &bt_device_sim)
+        return bt_fail(err, BT_ERROR_DEVICE, "no device \"%s\": %s", name, reasons);
     return bt_fail(
         err, BT_ERROR_DEVICE,
         "no device \"%s\": no GPU is there, and what only plays one, such as %s, is used "

@@ -177,14 +177,17 @@ static const kc_kernel *kernel_of(const bt_reload *set, int i) {
     return kc_kernel_at(set->unit, kc_kernel_find(set->unit, bt_portable_table[i].name));
 }
 
-static char *glsl_of(const bt_reload *set, int i) {
-    return kc_emit(set->unit, kc_kernel_find(set->unit, bt_portable_table[i].name), KC_GLSL);
+// The text of kernel i in the language of the device.
+static char *text_of(const bt_reload *set, int i, const bt_device_api *api) {
+    int lang = 0;
+    while (strcmp(kc_lang_names[lang], api->language) != 0) lang++;
+    return kc_emit(set->unit, kc_kernel_find(set->unit, bt_portable_table[i].name), (kc_lang)lang);
 }
 
 // Gives kernel i of `set` to the device, where it differs from that of `old`.
 static bt_status swap(const bt_reload *old, const bt_reload *set, int i, const bt_device_api *api,
                       bt_device *dev, bool *swapped, bt_error *err) {
-    char *before = glsl_of(old, i), *after = glsl_of(set, i);
+    char *before = text_of(old, i, api), *after = text_of(set, i, api);
     bt_status status = before && after ? BT_OK : bt_fail_memory(err, "a kernel", 1 << 14);
     *swapped = status == BT_OK &&
                !(same_text(before, after) && same_rules(kernel_of(old, i), kernel_of(set, i)));
@@ -230,7 +233,7 @@ static bt_status begin(bt_reload **now, const bt_device_api *api, bt_reload **se
     *set = NULL;
     if (!api->kernel_swap)
         return bt_fail(err, BT_ERROR_DEVICE,
-                       "device %s runs the kernels it was built with; others run on vulkan",
+                       "device %s runs the kernels it was built with; others run on vulkan and cuda",
                        api->name);
     if (!*now) *now = built_in(err);
     if (*now && !(*now)->rules[0].name) BT_TRY(fill_rules(*now, "the build", err));

@@ -308,6 +308,11 @@ bt_status bt_program_moment_write(bt_context *ctx, bt_program *p, int parameter,
     return ctx->api->write(ctx->device, b.buffer, b.offset, data, bytes, bt_error_of(ctx));
 }
 
+const char *bt_program_note(const bt_program *p) {
+    const char *note = p->api->note ? p->api->note(p->device_program) : NULL;
+    return note ? note : "";
+}
+
 // ---- Profile ---------------------------------------------------------------------------------
 
 int bt_program_profile(const bt_program *p, bt_profile_row *rows, int max) {

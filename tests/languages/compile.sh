@@ -10,7 +10,7 @@ said=$(case $1 in
     glsl) glslc -fshader-stage=compute --target-env=vulkan1.2 -O -Werror -o "${2%.glsl}.spv" "$2" ;;
     spirv) spirv-val --target-env vulkan1.2 "$2" ;;
     cuda_by_clang) clang++ -x cuda --cuda-device-only -nocudainc -nocudalib --cuda-gpu-arch=sm_70 \
-        -std=c++17 -O1 $strict -Wno-unknown-cuda-version -include "$here/cuda.h" -S -o /dev/null "$2" ;;
+        -std=c++17 -O1 $strict -Wno-unknown-cuda-version -include "$here/../../tools/kc/ptx.h" -S -o /dev/null "$2" ;;
     cuda_by_nvcc) nvcc -x cu -arch=sm_80 -std=c++17 -ptx -diag-suppress 177 -Werror all-warnings \
         -o /dev/null "$2" ;;
     msl) clang++ -x clcpp -cl-std=clc++2021 -cl-no-stdinc -target spir64 -fsyntax-only $strict \

@@ -67,7 +67,13 @@ static const char *const umulhi[KC_LANG_COUNT] = {
 static const char *const tops[KC_LANG_COUNT] = {
     [KC_GLSL] = ("#version 450\n#extension GL_EXT_buffer_reference : require\n"
                  "#extension GL_GOOGLE_cpp_style_line_directive : enable\n"),
-    [KC_CUDA] = "typedef unsigned int uint;\n",
+    [KC_CUDA] = ("typedef unsigned int uint;\n"
+                 "// Where the GPU can do it, a kernel is launched while the one before it ends.\n"
+                 "#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900\n"
+                 "#define BT_WAIT asm volatile(\"griddepcontrol.wait;\" ::: \"memory\")\n"
+                 "#else\n#define BT_WAIT\n#endif\n"
+                 "// Who compiles it for known scalars defines what they are.\n"
+                 "#ifndef BT_CONST\n#define BT_CONST(word, value) value\n#endif\n"),
     [KC_MSL] = "#include <metal_stdlib>\nusing namespace metal;\n",
 };
 
@@ -146,7 +152,8 @@ static uint32_t put_use(kc_writer *w, uint32_t i) {
     const kc_token *t = &w->file->token[i];
     const kc_symbol *s = t->symbol;
     bool flat = s->kind == KC_SCALAR && s->dim_count && w->lang == KC_WGSL;
-    if (s->kind == KC_SCALAR && w->lang != KC_GLSL) put(w, w->lang == KC_C ? "bt_p->" : "bt_p.");
+    bool member = w->lang != KC_GLSL && !(w->lang == KC_CUDA && s->special);
+    if (s->kind == KC_SCALAR && member) put(w, w->lang == KC_C ? "bt_p->" : "bt_p.");
     if (s->kind == KC_SHARED_ARRAY && w->lang == KC_C) put(w, "BT_SIM_SHARED(bt_sh->");
     if (flat) {
         put(w, "bt_%.*s_%u", KC_TEXT(t), (unsigned)t[1].mate);
@@ -483,6 +490,7 @@ static void cuda_kernel(kc_writer *w) {
     static const char *const values[5] = {"threadIdx.x", "blockIdx.x", "blockIdx.y", "blockIdx.z",
                                           "gridDim.x"};
     const char *name = w->k->public.scalars;
+    const kc_block *b = block_of(w);
     if (*name) {
         put(w, "struct bt_%s_args {\n", name);
         put_fields(w);
@@ -495,7 +503,15 @@ static void cuda_kernel(kc_writer *w) {
         put(w, "%s%s *%.*s, ", s->mode == 'r' ? "const " : "", type_of(w, s), KC_TEXT(s->at));
     }
     if (*name) put(w, "const bt_%s_args bt_p, ", name);
-    put(w, "const uint bt_present) {\n");
+    put(w, "const uint bt_bindings) {\n    BT_WAIT;\n");
+    put(w, "    const uint bt_present = BT_CONST(present, bt_bindings);\n");
+    for (int i = 0; b && i < b->count; i++) {
+        const kc_symbol *s = &b->field[i];
+        if (!s->special) continue;
+        put(w, "    const %s %.*s = ", type_of(w, s), KC_TEXT(s->at));
+        if (s->type != KC_FLOAT) put(w, "BT_CONST(%u, ", (unsigned)s->value); // words are integers
+        put(w, "bt_p.%.*s%s;\n", KC_TEXT(s->at), s->type != KC_FLOAT ? ")" : "");
+    }
     put_values(w, values);
 }
 

@@ -10,6 +10,7 @@ static const char usage[] =
     "       kc LANG NAME FILES     kernel NAME as glsl, cuda, msl, wgsl or c\n"
     "       kc header FILES        kernels_gen.h: the contract of the kernels\n"
     "       kc tables FILES        kernels_tables.c: what devices choose from\n"
+    "       kc portable FILES      portable.cu: all kernels as CUDA C\n"
     "       kc sim FILES           sim_kernels.c: all kernels for the simulated device\n"
     "       kc spirv DIR FILES     spirv.c: DIR/NAME.spv of all kernels\n";
 
@@ -57,6 +58,18 @@ static bool translate(const kc_unit *unit, const char *name, kc_lang lang) {
     if (kernel >= 0) return emit(unit, kernel, lang);
     fprintf(stderr, "kc: there is no kernel %s\n", name);
     return false;
+}
+
+// Each in a namespace of its own, since each text has all that it needs.
+static bool portable(const kc_unit *unit) {
+    bool written = true;
+    printf("// The portable kernels in CUDA C. Made by kc from the .k files.\n");
+    for (int i = 0; i < kc_kernel_count(unit); i++) {
+        printf("\nnamespace bt_%s_text {\n", kc_kernel_at(unit, i)->name);
+        written &= emit(unit, i, KC_CUDA);
+        printf("}\n");
+    }
+    return written && !ferror(stdout);
 }
 
 static bool sim(const kc_unit *unit) {
@@ -116,22 +129,29 @@ static bool spirv(const kc_unit *unit, const char *dir) {
     return !ferror(stdout);
 }
 
+static bool header(const kc_unit *unit) {
+    return kc_write_header(unit, stdout);
+}
+
+static bool tables(const kc_unit *unit) {
+    return kc_write_tables(unit, stdout);
+}
+
 int main(int argc, char **argv) {
-    static const char *const plain[] = {"list", "header", "tables", "sim"};
+    static const char *const plain[] = {"list", "header", "tables", "sim", "portable"};
+    static bool (*const writers[])(const kc_unit *) = {list, header, tables, sim, portable};
+    enum { PLAIN = sizeof plain / sizeof *plain };
     const char *command = argc > 2 ? argv[1] : "";
     int kind = 0, lang = 0;
-    while (kind < 4 && strcmp(command, plain[kind])) kind++;
+    while (kind < PLAIN && strcmp(command, plain[kind])) kind++;
     while (lang < KC_LANG_COUNT && strcmp(command, kc_lang_names[lang])) lang++;
-    int files = kind < 4 ? 2 : 3;
-    if (argc <= files || (kind == 4 && lang == KC_LANG_COUNT && strcmp(command, "spirv"))) {
+    int files = kind < PLAIN ? 2 : 3;
+    if (argc <= files || (kind == PLAIN && lang == KC_LANG_COUNT && strcmp(command, "spirv"))) {
         fputs(usage, stderr);
         return 2;
     }
     kc_unit *unit = parse(argv + files, argc - files);
-    bool good = kind == 0              ? list(unit)
-                : kind == 1            ? kc_write_header(unit, stdout)
-                : kind == 2            ? kc_write_tables(unit, stdout)
-                : kind == 3            ? sim(unit)
+    bool good = kind < PLAIN           ? writers[kind](unit)
                 : lang < KC_LANG_COUNT ? translate(unit, argv[2], (kc_lang)lang)
                                        : spirv(unit, argv[2]);
     kc_free(unit);

@@ -2,15 +2,14 @@
 // more: whatever goes wrong with the file, kernels are compiled as if there were none.
 #include "device/vulkan/vulkan_internal.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <zlib.h>
 
-enum { PATH_BYTES = 1024, FILE_MAX = 256 << 20 };
+#include "base/cache.h"
+
+enum { NAME_BYTES = 128, DATA_MAX = 255 << 20 };
 
 // In front of the driver's bytes: drivers check little of what they are given.
 typedef struct cache_header {
@@ -35,50 +34,28 @@ static cache_header header_of(const bt_device *dev, const unsigned char *data, s
     return header;
 }
 
-static bool make_folder(const char *path) {
-    return mkdir(path, 0700) == 0 || errno == EEXIST;
-}
-
-// The file for this driver. make: its folder is made when it is missing.
-static bool path_of(const bt_device *dev, bool make, char path[PATH_BYTES]) {
-    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    bool xdg = cache && *cache == '/'; // the standard: others are ignored
-    if (!xdg && (!home || !*home)) return false;
-    int n = snprintf(path, PATH_BYTES, "%s%s", xdg ? cache : home, xdg ? "" : "/.cache");
-    if (n < 0 || n > PATH_BYTES - 128 || (make && !make_folder(path))) return false;
-    n += snprintf(path + n, PATH_BYTES - (size_t)n, "/bantam");
-    if (make && !make_folder(path)) return false;
-    n += snprintf(path + n, PATH_BYTES - (size_t)n, "/vulkan-");
+// The file for this driver.
+static void name_of(const bt_device *dev, char name[NAME_BYTES]) {
+    int n = snprintf(name, NAME_BYTES, "vulkan-");
     for (size_t i = 0; i < VK_UUID_SIZE; i++)
-        n += snprintf(path + n, PATH_BYTES - (size_t)n, "%02x",
+        n += snprintf(name + n, NAME_BYTES - (size_t)n, "%02x",
                       dev->gpu.properties.pipelineCacheUUID[i]);
-    snprintf(path + n, PATH_BYTES - (size_t)n, "-%08x", dev->gpu.properties.driverVersion);
-    return true;
+    snprintf(name + n, NAME_BYTES - (size_t)n, "-%08x", dev->gpu.properties.driverVersion);
 }
 
 // The driver's bytes, to be freed; NULL: there are none that can be trusted.
 static unsigned char *read_cache(bt_device *dev, size_t *bytes) {
-    char path[PATH_BYTES];
-    struct stat info;
+    char name[NAME_BYTES];
     cache_header header;
-    unsigned char *data = NULL;
-    FILE *file = path_of(dev, false, path) ? fopen(path, "rb") : NULL;
-    if (!file) return NULL;
-    if (!fstat(fileno(file), &info) && info.st_size > (off_t)sizeof header &&
-        info.st_size <= FILE_MAX && fread(&header, sizeof header, 1, file) == 1) {
-        *bytes = (size_t)info.st_size - sizeof header;
-        data = malloc(*bytes);
-        bool whole = data && fread(data, *bytes, 1, file) == 1;
-        cache_header want = whole ? header_of(dev, data, *bytes) : (cache_header){0};
-        if (!whole || memcmp(&header, &want, sizeof want) != 0) {
-            free(data);
-            data = NULL;
-        } else {
-            dev->cache_checksum = header.checksum;
-        }
+    name_of(dev, name);
+    unsigned char *data = bt_cache_read(name, &header, sizeof header, DATA_MAX, bytes);
+    cache_header want = data ? header_of(dev, data, *bytes) : (cache_header){0};
+    if (data && memcmp(&header, &want, sizeof want) == 0) {
+        dev->cache_checksum = header.checksum;
+        return data;
     }
-    fclose(file);
-    return data;
+    free(data);
+    return NULL;
 }
 
 void bt_vk_cache_load(bt_device *dev) {
@@ -92,28 +69,19 @@ void bt_vk_cache_load(bt_device *dev) {
     free(data);
 }
 
-// Writes to a temporary name, then renames: another process never sees half a file.
 static void write_cache(const bt_device *dev, const unsigned char *data, size_t bytes) {
-    char path[PATH_BYTES], temporary[PATH_BYTES + 8];
+    char name[NAME_BYTES];
     cache_header header = header_of(dev, data, bytes);
-    if (header.checksum == dev->cache_checksum || !path_of(dev, true, path)) return;
-    snprintf(temporary, sizeof temporary, "%s.XXXXXX", path);
-    int descriptor = mkstemp(temporary);
-    FILE *file = descriptor >= 0 ? fdopen(descriptor, "wb") : NULL;
-    if (!file) {
-        if (descriptor >= 0) close(descriptor);
-        return;
-    }
-    bool written =
-        fwrite(&header, sizeof header, 1, file) == 1 && fwrite(data, bytes, 1, file) == 1;
-    if (fclose(file) != 0 || !written || rename(temporary, path) != 0) unlink(temporary);
+    name_of(dev, name);
+    if (header.checksum != dev->cache_checksum)
+        bt_cache_write(name, &header, sizeof header, data, bytes);
 }
 
 void bt_vk_cache_save(bt_device *dev) {
     size_t bytes = 0;
     if (!dev->cache || dev->lost.status != BT_OK || !dev->pipelines ||
         bt_vk.GetPipelineCacheData(dev->handle, dev->cache, &bytes, NULL) != VK_SUCCESS ||
-        bytes == 0 || bytes > FILE_MAX - sizeof(cache_header))
+        bytes == 0 || bytes > DATA_MAX)
         return;
     unsigned char *data = malloc(bytes);
     if (data && bt_vk.GetPipelineCacheData(dev->handle, dev->cache, &bytes, data) == VK_SUCCESS)

@@ -254,4 +254,5 @@ const bt_device_api bt_device_vulkan = {
     .times = bt_vk_times,
     .counters = vk_counters,
     .kernel_swap = bt_vk_kernel_swap,
+    .language = "glsl",
 };

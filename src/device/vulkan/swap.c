@@ -96,35 +96,15 @@ static bt_status compile(folder *f, const char *name, const char *glsl, bt_error
     return err->status;
 }
 
-static size_t rule_words(const uint32_t *rule) {
-    size_t at = 0;
-    while (at < BT_RULE_WORDS_MAX && rule[at] != BT_RULE_END)
-        at += rule[at] == BT_RULE_NUMBER || rule[at] == BT_RULE_WORD ? 2 : 1;
-    return at + 1;
-}
-
 // Copies the rules into the table of the device: the caller's may not live long.
 static bt_status adopt(bt_device *dev, int portable, const bt_portable *rules, bt_error *err) {
-    bt_portable *entry = &dev->table[portable];
-    const uint32_t *from[4] = {rules->when, rules->grid[0], rules->grid[1], rules->grid[2]};
-    const uint32_t **to[4] = {&entry->when, &entry->grid[0], &entry->grid[1], &entry->grid[2]};
-    for (int i = 0; i < 4; i++)
-        if (from[i] && rule_words(from[i]) > BT_RULE_WORDS_MAX)
-            return bt_fail(err, BT_ERROR_DATA, "a rule of kernel %.40s has more than %d words",
-                           entry->name, BT_RULE_WORDS_MAX);
-    bt_vk_rules *copy = calloc(1, sizeof *copy);
-    if (!copy) return bt_fail_memory(err, "the rules of a kernel", sizeof *copy);
-    entry->group = rules->group;
-    entry->shared_bytes = rules->shared_bytes;
-    entry->special_count = rules->special_count;
-    memcpy(entry->special, rules->special, sizeof entry->special);
-    for (int i = 0; i < 4; i++) {
-        *to[i] = from[i] ? copy->words[i] : NULL;
-        if (from[i]) memcpy(copy->words[i], from[i], rule_words(from[i]) * sizeof(uint32_t));
-    }
-    free(dev->rules[portable]);
-    dev->rules[portable] = copy;
-    return BT_OK;
+    bt_portable_rules *room = calloc(1, sizeof *room);
+    if (!room) return bt_fail_memory(err, "the rules of a kernel", sizeof *room);
+    bt_status status = bt_portable_adopt(&dev->table[portable], rules, room, err);
+    bt_portable_rules *unused = status == BT_OK ? dev->rules[portable] : room;
+    if (status == BT_OK) dev->rules[portable] = room;
+    free(unused);
+    return status;
 }
 
 bt_status bt_vk_kernel_swap(bt_device *dev, int portable, const bt_portable *rules,

@@ -84,11 +84,6 @@ typedef struct bt_vk_pipeline {
     VkPipeline handle;
 } bt_vk_pipeline;
 
-// The rules of a kernel that was swapped, which the table of the device then points to.
-typedef struct bt_vk_rules {
-    uint32_t words[4][BT_RULE_WORDS_MAX];
-} bt_vk_rules;
-
 enum { BT_VK_IN_FLIGHT = 4, BT_VK_STAGES = 4 };
 
 // A submission of a program that may be under way. Its first and last command buffer note the time,
@@ -134,7 +129,7 @@ struct bt_device {
     bt_vk_pipeline *pipelines;
     bt_portable *table; // bt_portable_table, with kernels swapped
     VkShaderModule *modules;
-    bt_vk_rules **rules;
+    bt_portable_rules **rules; // of those that were swapped
     uint64_t generation;         // counts swaps
     bt_device_program *programs; // those that are alive
 };
