@@ -1,0 +1,557 @@
+// The convolutions of a small CNN on images in shared memory, on tensor cores: forward with activation
+// and pooling, the gradient of the input, the gradient of the weights.
+//
+// Numbers lie as fp16 in two halves (common.cuh), eight channels of a pixel side by side: one row of 16
+// bytes, as ldmatrix wants it. So any pixel can be any row of an operand, and nothing like im2col is
+// ever written. Products of the forward way are exact to f32 (three of halves), because a difference of
+// 1e-3 in an output moves the maximum of a pooling window to another pixel, and then a gradient is
+// simply wrong; the backward way takes one product of fp16 numbers unless CNN_EXACT.
+//
+// The image alone lies differently: bytes as fp16 numbers, exact, in pairs of neighbours.
+#ifndef BT_CUDA_CNN_CONV
+#define BT_CUDA_CNN_CONV
+#include "cnn_math.cuh"
+#include "cnn_shapes.cuh"
+
+namespace cnn {
+
+// fp16 has few small numbers: gradients are multiplied by this before they are split.
+constexpr float SLOPE_SCALE = 1024;
+
+// Where the lane stands in an operand: ldmatrix takes rows from lanes in four groups of eight; mma
+// gives lane (g, t) rows g and g + 8, columns 2t and 2t + 1 of the result.
+struct Lane {
+    int id, warp, matrix, row, g, t;
+};
+
+DEVICE Lane lane_of(int thread) {
+    int id = thread % 32;
+    return {id, thread / 32, id / 8, id % 8, id / 4, id % 4};
+}
+
+struct Halves {
+    u32 high, low;
+};
+
+DEVICE Halves split(float first, float second) {
+    Halves h;
+    split_pair(first, second, h.high, h.low);
+    return h;
+}
+
+// c += a b to the exactness of f32.
+DEVICE void multiply(float (&c)[4], const u32 (&a_high)[4], const u32 (&a_low)[4], Halves b0,
+                     Halves b1) {
+    mma16(c, a_low, b0.high, b1.high);
+    mma16(c, a_high, b0.low, b1.low);
+    mma16(c, a_high, b0.high, b1.high);
+}
+
+DEVICE void add(float (&sum)[2][4], const float (&more)[2][4]) {
+#pragma unroll
+    for (int i = 0; i < 8; i++) sum[i / 4][i % 4] += more[i / 4][i % 4];
+}
+
+// ---- Where numbers are ---------------------------------------------------------------------------
+
+// Pixel `position` of a block of eight channels, in bytes from the beginning of the high halves.
+template <int L> DEVICE u32 input_at(int slot, int block, int position) {
+    using S = ConvShape<L>;
+    return ((slot * S::C8 + block) * S::IN_PIXELS + position) * 16;
+}
+
+template <int L> DEVICE u32 slope_at(int slot, int block, int position) {
+    using S = ConvShape<L>;
+    return ((slot * S::O8 + block) * S::OUT_PIXELS + position) * 16;
+}
+
+DEVICE float load_half_pair(const float *array, u32 low_bytes, u32 at) {
+    u32 high = *(const u16 *)((const u8 *)array + at);
+    u32 low = *(const u16 *)((const u8 *)array + low_bytes + at);
+    return unpack_fp16(high).x + unpack_fp16(low).x;
+}
+
+// Output (channel, y, x) of convolution L behind activation and pooling: an input of the next.
+template <int L> DEVICE u32 output_at(int slot, int channel, int y, int x) {
+    using N = ConvShape<L + 1>;
+    return input_at<L + 1>(slot, channel / 8, (y + N::PAD) * N::IN_ROW + x + N::PAD) +
+           channel % 8 * 2;
+}
+
+template <int L>
+DEVICE void store_output(float *shared, int slot, int image, int channel, int y, int x, float v) {
+    using S = ConvShape<L>;
+    if constexpr (L + 1 < CONVS) {
+        Halves h = split(v, 0.f);
+        u8 *to = (u8 *)(shared + AT.conv[L + 1].input) + output_at<L>(slot, channel, y, x);
+        *(u16 *)to = (u16)h.high;
+        *(u16 *)(to + ConvShape<L + 1>::IN_BYTES) = (u16)h.low;
+    } else {
+        shared[AT.fc[0].input + image * FC[0].in + (channel * S::PH + y) * S::PW + x] = v;
+    }
+}
+
+template <int L>
+DEVICE float load_output(const float *shared, int slot, int image, int channel, int y, int x) {
+    using S = ConvShape<L>;
+    if constexpr (L + 1 < CONVS) {
+        return load_half_pair(shared + AT.conv[L + 1].input, ConvShape<L + 1>::IN_BYTES,
+                              output_at<L>(slot, channel, y, x));
+    } else {
+        return shared[AT.fc[0].input + image * FC[0].in + (channel * S::PH + y) * S::PW + x];
+    }
+}
+
+// ---- Forward -------------------------------------------------------------------------------------
+
+// Products are made for 2x2 tiles of outputs, pooling windows where there is pooling. The sixteen rows of
+// a product are four tiles side by side: their eight upper pixels, then their eight lower ones, so that
+// eight rows are neighbours in memory and ldmatrix reads them without bank conflicts. Of a tile, two
+// neighbouring rows g then have two pixels each of two channels; they trade, and each gets a channel whole.
+
+// The first of the largest of four.
+DEVICE int largest(const float (&v)[4], float &most) {
+    int where = v[1] > v[0], other = v[3] > v[2] ? 3 : 2;
+    most = where ? v[1] : v[0];
+    float rest = v[3] > v[2] ? v[3] : v[2];
+    if (rest > most) most = rest, where = other;
+    return where;
+}
+
+// The end of it for the four tiles from `tile` on and channels o and o + 1: bias, pooling, activation.
+// sum: upper o, upper o + 1, lower o, lower o + 1 of the pixel that is row g.
+template <int L>
+DEVICE void finish_tiles(float *shared, int first, int slot, int tile, int o, const float *sum,
+                         float scale, const Lane &lane) {
+    using S = ConvShape<L>;
+    bool odd = lane.g % 2; // the right pixel: this lane finishes channel o + 1
+    float upper = __shfl_xor_sync(~0u, odd ? sum[0] : sum[1], 4);
+    float lower = __shfl_xor_sync(~0u, odd ? sum[2] : sum[3], 4);
+    float v[4] = {odd ? upper : sum[0], odd ? sum[1] : upper, odd ? lower : sum[2],
+                  odd ? sum[3] : lower};
+    tile += lane.g / 2;
+    o += odd;
+    if ((S::TILES % 4 != 0 && tile >= S::TILES) || (S::O % 8 != 0 && o >= S::O)) return;
+    int ty = tile / S::TILES_X, tx = tile % S::TILES_X;
+    float bias = shared[CONV_BIAS<L> + o];
+    if constexpr (S::POOL == 2) { // an activation never falls: the maximum is found before it
+        float most;
+        u8 *route = (u8 *)(shared + AT.conv[L].route) + (slot * S::O + o) * S::WINDOWS + tile;
+        *route = (u8)largest(v, most);
+        store_output<L>(shared, slot, first + slot, o, ty, tx,
+                        activate<S::ACTIVATION>(most * scale + bias));
+    } else {
+#pragma unroll
+        for (int q = 0; q < 4; q++) {
+            int y = 2 * ty + q / 2, x = 2 * tx + q % 2;
+            if (y < S::OH && x < S::OW) {
+                store_output<L>(shared, slot, first + slot, o, y, x,
+                                activate<S::ACTIVATION>(v[q] * scale + bias));
+            }
+        }
+    }
+}
+
+// A weight of convolution L, 0 outside.
+template <int L> DEVICE float weight(const float *shared, int o, int c, int tap) {
+    using S = ConvShape<L>;
+    bool inside = (S::O % 8 == 0 || o < S::O) && (S::C % 8 == 0 || c < S::C) && tap < S::TAPS;
+    int at = (o * S::C + c) * S::TAPS + tap;
+    return inside ? shared[AT.params + conv_first(L) + at] : 0.f;
+}
+
+// The first convolution: the inner dimension of the product is pairs of neighbouring pixels of the
+// filter's rows; a filter of odd size has a 0 at the end of each row.
+struct ImagePairs {
+    using S = ConvShape<0>;
+    static constexpr int OF_ROW = (S::SIZE + 1) / 2, ALL = S::C * S::SIZE * OF_ROW;
+    static constexpr int STEPS = (ALL + 7) / 8;
+
+    // Where the pair lies behind the upper left pixel, in words of two pixels.
+    static DEVICE int offset(int pair) {
+        if (pair >= ALL) return 0;
+        int c = pair / (S::SIZE * OF_ROW), y = pair / OF_ROW % S::SIZE;
+        return (c * S::PLANE + y * S::ROW) / 2 + pair % OF_ROW;
+    }
+
+    static DEVICE Halves weights(const float *shared, int o, int pair) {
+        if (pair >= ALL) return {0, 0};
+        int c = pair / (S::SIZE * OF_ROW), y = pair / OF_ROW % S::SIZE, x = pair % OF_ROW * 2;
+        float second = x + 1 < S::SIZE ? weight<0>(shared, o, c, y * S::SIZE + x + 1) : 0.f;
+        return split(weight<0>(shared, o, c, y * S::SIZE + x), second);
+    }
+};
+
+DEVICE void image_forward(float *shared, int first, int thread) {
+    using S = ConvShape<0>;
+    using P = ImagePairs;
+    constexpr int stride = WARPS / S::O_SHARE;
+    Lane lane = lane_of(thread);
+    int block = lane.warp % S::O_SHARE;
+    Halves b[P::STEPS][2];
+    int offset[P::STEPS][2];
+#pragma unroll
+    for (int k = 0; k < 2 * P::STEPS; k++) {
+        b[k / 2][k % 2] = P::weights(shared, 8 * block + lane.g, 4 * k + lane.t);
+        offset[k / 2][k % 2] = P::offset(4 * k + lane.t);
+    }
+    // Left pixels are in the one copy of the image, right ones in the other.
+    const u32 *image = (const u32 *)(shared + AT.image) + lane.g % 2 * S::IMAGE_WORDS;
+    __syncthreads(); // the images are there
+    for (int item = lane.warp / S::O_SHARE; item < S::GROUPS * AT_ONCE && block < S::O8;
+         item += stride) {
+        int slot = item / S::GROUPS, group = item % S::GROUPS * 4;
+        int tile = min(group + lane.g / 2, S::TILES - 1);
+        int at = slot * S::C * S::PLANE / 2 + tile / S::TILES_X * S::ROW + tile % S::TILES_X;
+        float sum[4] = {}, low[4] = {};
+#pragma unroll
+        for (int k = 0; k < P::STEPS; k++) {
+            const u32 *here = image + at;
+            u32 a[4] = {here[offset[k][0]], here[offset[k][0] + S::ROW / 2], here[offset[k][1]],
+                        here[offset[k][1] + S::ROW / 2]};
+            mma16(low, a, b[k][0].low, b[k][1].low);
+            mma16(sum, a, b[k][0].high, b[k][1].high);
+        }
+#pragma unroll
+        for (int j = 0; j < 4; j++) sum[j] += low[j];
+        finish_tiles<0>(shared, first, slot, group, 8 * block + 2 * lane.t, sum, BYTE_UNIT / 255, lane);
+    }
+}
+
+// The others: the inner dimension is made of units of eight channels of a tap, two a step. Where there
+// are more warps than work, some share a tile and each does a part of the steps.
+template <int L> DEVICE void conv_forward(float *shared, int first, int thread) {
+    using S = ConvShape<L>;
+    constexpr int units = S::TAPS * S::C8, steps = (units + 1) / 2;
+    constexpr int items = (S::GROUPS * AT_ONCE + 1) / 2;
+    constexpr int rest = WARPS / S::O_SHARE;
+    constexpr int parts = items * 4 <= rest ? 4 : items * 2 <= rest ? 2 : 1;
+    constexpr int each = (steps + parts - 1) / parts;
+    Lane lane = lane_of(thread);
+    int block = lane.warp % S::O_SHARE, part = lane.warp / S::O_SHARE % parts;
+    Halves b[each][2];
+    u32 offset[each]; // of the unit that this lane's row is for
+#pragma unroll
+    for (int k = 0; k < each; k++) {
+        int unit = 2 * (part * each + k) + lane.matrix / 2;
+        int tap = unit < units ? unit / S::C8 : 0;
+        offset[k] = input_at<L>(0, unit < units ? unit % S::C8 : 0,
+                                tap / S::SIZE * S::IN_ROW + tap % S::SIZE);
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            int other = 2 * (part * each + k) + h, c = other % S::C8 * 8 + 2 * lane.t;
+            int o = 8 * block + lane.g;
+            b[k][h] = split(weight<L>(shared, o, c, other / S::C8),
+                            weight<L>(shared, o, c + 1, other / S::C8));
+        }
+    }
+    u32 input = shared_address(shared + AT.conv[L].input);
+    float4 *partial = (float4 *)(shared + AT.partial);
+    __syncthreads(); // the input is there
+    for (int item = lane.warp / (S::O_SHARE * parts); item < items; item += rest / parts) {
+        u32 at[2]; // two groups of tiles at once
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int group = min(2 * item + i, S::GROUPS * AT_ONCE - 1), slot = group / S::GROUPS;
+            int tile = min(group % S::GROUPS * 4 + lane.row / 2, S::TILES - 1);
+            int y = tile / S::TILES_X * 2 + lane.matrix % 2, x = tile % S::TILES_X * 2 + lane.row % 2;
+            at[i] = input + input_at<L>(slot, 0, y * S::IN_ROW + x);
+        }
+        float sum[2][4] = {}, rest[2][4] = {}, more[2][4] = {}; // short chains of products
+#pragma unroll
+        for (int k = 0; k < each; k++) {
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                u32 high[4], low[4];
+                load_matrices(high, at[i] + offset[k]);
+                load_matrices(low, at[i] + offset[k] + S::IN_BYTES);
+                mma16(more[i], high, b[k][0].low, b[k][1].low);
+                mma16(sum[i], high, b[k][0].high, b[k][1].high);
+                mma16(rest[i], low, b[k][0].high, b[k][1].high);
+            }
+        }
+        add(rest, more);
+        add(sum, rest);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int group = 2 * item + i;
+            if (parts > 1) {
+                partial[((group * S::O_SHARE + block) * parts + part) * 32 + lane.id] =
+                    make_float4(sum[i][0], sum[i][1], sum[i][2], sum[i][3]);
+            } else if (group < S::GROUPS * AT_ONCE) {
+                finish_tiles<L>(shared, first, group / S::GROUPS, group % S::GROUPS * 4,
+                                8 * block + 2 * lane.t, sum[i], 1, lane);
+            }
+        }
+    }
+    if constexpr (parts > 1) {
+        __syncthreads();
+        for (int unit = lane.warp; unit < S::GROUPS * AT_ONCE * S::O_SHARE; unit += WARPS) {
+            const float4 *from = partial + unit * parts * 32 + lane.id;
+            float sum[4] = {};
+#pragma unroll
+            for (int p = 0; p < parts; p++) {
+                float4 more = from[p * 32];
+                sum[0] += more.x, sum[1] += more.y, sum[2] += more.z, sum[3] += more.w;
+            }
+            int block = unit % S::O_SHARE, group = unit / S::O_SHARE;
+            finish_tiles<L>(shared, first, group / S::GROUPS, group % S::GROUPS * 4,
+                            8 * block + 2 * lane.t, sum, 1, lane);
+        }
+    }
+}
+
+// ---- Back ----------------------------------------------------------------------------------------
+
+// Takes the gradient of output (channel, y, x) of convolution L, behind activation and pooling, to
+// the pixels before both.
+template <int L>
+DEVICE void conv_take_slope(float *shared, int slot, int image, int channel, int y, int x,
+                            float slope) {
+    using S = ConvShape<L>;
+    slope *= derivative<S::ACTIVATION>(load_output<L>(shared, slot, image, channel, y, x));
+    int window = ((slot * S::O + channel) * S::PH + y) * S::PW + x;
+    int where = S::POOL == 2 ? ((const u8 *)(shared + AT.conv[L].route))[window] : 0;
+    Halves h = split(slope, 0.f);
+    u8 *pixel = (u8 *)(shared + AT.conv[L].slope) + channel % 8 * 2 +
+                slope_at<L>(slot, channel / 8, (y * S::POOL + S::REACH) * S::OUT_ROW +
+                                                   x * S::POOL + S::REACH);
+#pragma unroll
+    for (int q = 0; q < S::POOL * S::POOL; q++) {
+        u8 *to = pixel + (q / 2 * S::OUT_ROW + q % 2) * 16;
+        *(u16 *)to = q == where ? (u16)h.high : (u16)0;
+        if (EXACT) *(u16 *)(to + S::OUT_BYTES) = q == where ? (u16)h.low : (u16)0;
+    }
+}
+
+// Gradients of the rounds of a step add up.
+DEVICE void take_gradient(float *to, float g) { *to = ROUNDS > 1 ? *to + g : g; }
+
+// c += a b for the way back; `low` is not read unless EXACT.
+DEVICE void multiply_back(float (&c)[4], const u32 (&a_high)[4], const u32 (&a_low)[4], Halves b0,
+                          Halves b1) {
+    if (EXACT) {
+        multiply(c, a_high, a_low, b0, b1);
+    } else {
+        mma16(c, a_high, b0.high, b1.high);
+    }
+}
+
+// The gradient of the input: the filters turned round over the gradient of the output. Inner units are
+// eight output channels of a tap, rows of taps padded to whole steps; the weights lie ready as lanes
+// want them.
+template <int L> struct Back {
+    using S = ConvShape<L>;
+    static constexpr int UNITS = S::SIZE * S::O8, STEPS = (UNITS + 1) / 2; // of a row of taps
+    static constexpr int FRAGMENTS = S::C8 * S::SIZE * STEPS * 32;
+    static constexpr int TILES = (S::H * S::W + 15) / 16; // of 16 pixels
+
+    static DEVICE Halves weights(const float *shared, int row, int unit, int c, int lane_t) {
+        if (unit >= UNITS) return {0, 0};
+        int tap = (S::SIZE - 1 - row) * S::SIZE + S::SIZE - 1 - unit / S::O8;
+        int o = unit % S::O8 * 8 + 2 * lane_t;
+        return split(weight<L>(shared, o, c, tap), weight<L>(shared, o + 1, c, tap));
+    }
+};
+
+// By `threads` threads, at any time before the way back.
+template <int L = 1> DEVICE void conv_lay_weights(float *shared, int thread, int threads) {
+    if constexpr (L < CONVS) {
+        using S = ConvShape<L>;
+        using B = Back<L>;
+        for (int i = thread; i < B::FRAGMENTS; i += threads) {
+            int lane = i % 32, step = i / 32 % B::STEPS, row = i / (32 * B::STEPS) % S::SIZE;
+            int c = i / (32 * B::STEPS * S::SIZE) * 8 + lane / 4;
+            Halves b0 = B::weights(shared, row, 2 * step, c, lane % 4);
+            Halves b1 = B::weights(shared, row, 2 * step + 1, c, lane % 4);
+            u32 *to = (u32 *)(shared + AT.conv[L].back_weights);
+            ((uint2 *)to)[i] = make_uint2(b0.high, b1.high);
+            if (EXACT) ((uint2 *)to)[B::FRAGMENTS + i] = make_uint2(b0.low, b1.low);
+        }
+        conv_lay_weights<L + 1>(shared, thread, threads);
+    }
+}
+
+template <int L>
+DEVICE void input_slope(float *shared, int first, int slot, int tile, int block, const Lane &lane) {
+    using S = ConvShape<L>;
+    using B = Back<L>;
+    const uint2 *weights = (const uint2 *)(shared + AT.conv[L].back_weights) +
+                           block * S::SIZE * B::STEPS * 32 + lane.id;
+    int pixel = min(16 * tile + lane.matrix % 2 * 8 + lane.row, S::H * S::W - 1);
+    u32 at = shared_address(shared + AT.conv[L].slope) +
+             slope_at<L>(slot, 0, pixel / S::W * S::OUT_ROW + pixel % S::W);
+    // Rows of taps that meet nothing but the zeros around the gradient are left out.
+    int top = 16 * tile / S::W, bottom = min(16 * tile + 15, S::H * S::W - 1) / S::W;
+    int begin = max(0, S::REACH - bottom), end = min(S::SIZE, S::OH + S::REACH - top);
+    u32 offset[B::STEPS];
+#pragma unroll
+    for (int step = 0; step < B::STEPS; step++) {
+        int unit = min(2 * step + lane.matrix / 2, B::UNITS - 1);
+        offset[step] = slope_at<L>(0, unit % S::O8, unit / S::O8);
+    }
+    float sum[2][4] = {};
+    for (int row = begin; row < end; row++) {
+#pragma unroll
+        for (int step = 0; step < B::STEPS; step++) {
+            u32 here = at + offset[step] + row * S::OUT_ROW * 16;
+            u32 high[4], low[4] = {};
+            load_matrices(high, here);
+            if (EXACT) load_matrices(low, here + S::OUT_BYTES);
+            uint2 b = weights[(row * B::STEPS + step) * 32], b_low = {};
+            if (EXACT) b_low = weights[B::FRAGMENTS + (row * B::STEPS + step) * 32];
+            multiply_back(sum[step % 2], high, low, {b.x, b_low.x}, {b.y, b_low.y});
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        int p = 16 * tile + lane.g + j / 2 * 8, c = 8 * block + 2 * lane.t + j % 2;
+        if (p < S::H * S::W && c < S::C) {
+            conv_take_slope<L - 1>(shared, slot, first + slot, c, p / S::W, p % S::W,
+                                   sum[0][j] + sum[1][j]);
+        }
+    }
+}
+
+// The gradient of the weights: outputs x inputs, the inner dimension is the pixels of the output. A
+// warp does a few taps of 16 output and 8 input channels. Behind the last tap comes the bias.
+enum { TAPS_OF_WARP = 4 };
+
+template <int L>
+DEVICE void weight_slope(float *shared, int outputs, int block, int taps, const Lane &lane) {
+    using S = ConvShape<L>;
+    constexpr int width = S::PW * S::POOL, pixels = S::PH * S::POOL * width;
+    u32 slope = shared_address(shared + AT.conv[L].slope);
+    u32 input = shared_address(shared + AT.conv[L].input);
+    int o8 = min(2 * outputs + lane.matrix % 2, S::O8 - 1);
+    float sum[TAPS_OF_WARP][4] = {};
+    for (int item = 0; item < AT_ONCE * ((pixels + 31) / 32); item++) {
+        int slot = item % AT_ONCE, begin = item / AT_ONCE * 32;
+        u32 high[2][4], low[2][4] = {};
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            int p = begin + half * 16 + lane.matrix / 2 * 8 + lane.row;
+            int at = (p / width + S::REACH) * S::OUT_ROW + p % width + S::REACH;
+            u32 here = slope + slope_at<L>(slot, o8, p < pixels ? at : S::OUT_PIXELS - 1); // 0
+            load_transposed(high[half], here);
+            if (EXACT) load_transposed(low[half], here + S::OUT_BYTES);
+        }
+        int p = min(begin + lane.matrix * 8 + lane.row, pixels - 1);
+        u32 here = input + input_at<L>(slot, block, p / width * S::IN_ROW + p % width);
+#pragma unroll
+        for (int i = 0; i < TAPS_OF_WARP; i++) {
+            int tap = TAPS_OF_WARP * taps + i;
+            u32 b_high[4] = {0x3c003c00, 0x3c003c00, 0x3c003c00, 0x3c003c00}, b_low[4] = {};
+            if (tap < S::TAPS) {
+                u32 from = here + (tap / S::SIZE * S::IN_ROW + tap % S::SIZE) * 16;
+                load_transposed(b_high, from);
+                if (EXACT) load_transposed(b_low, from + S::IN_BYTES);
+            }
+            multiply_back(sum[i], high[0], low[0], {b_high[0], b_low[0]}, {b_high[1], b_low[1]});
+            multiply_back(sum[i], high[1], low[1], {b_high[2], b_low[2]}, {b_high[3], b_low[3]});
+        }
+    }
+    float *gradient = shared + AT.gradient + conv_first(L);
+#pragma unroll
+    for (int i = 0; i < TAPS_OF_WARP * 4; i++) {
+        int tap = TAPS_OF_WARP * taps + i / 4, j = i % 4;
+        int o = 16 * outputs + lane.g + j / 2 * 8, c = 8 * block + 2 * lane.t + j % 2;
+        float g = sum[i / 4][j] * (1 / SLOPE_SCALE);
+        if (o >= S::O || c >= S::C) continue;
+        if (tap < S::TAPS) take_gradient(gradient + (o * S::C + c) * S::TAPS + tap, g);
+        if (tap == S::TAPS && c == 0) take_gradient(gradient + S::O * S::C * S::TAPS + o, g);
+    }
+}
+
+// Both for convolution L > 0: the warps take tiles of the one, then taps of the other.
+template <int L> DEVICE void conv_back(float *shared, int first, int thread) {
+    using S = ConvShape<L>;
+    constexpr int tiles = Back<L>::TILES, inputs = AT_ONCE * tiles * S::C8;
+    constexpr int taps = (S::TAPS + TAPS_OF_WARP) / TAPS_OF_WARP, outputs = (S::O + 15) / 16;
+    Lane lane = lane_of(thread);
+    for (int item = lane.warp; item < inputs + taps * outputs * S::C8; item += WARPS) {
+        if (item < inputs) {
+            input_slope<L>(shared, first, item / (tiles * S::C8), item % tiles,
+                           item / tiles % S::C8, lane);
+        } else {
+            int rest = item - inputs;
+            weight_slope<L>(shared, rest / taps % outputs, rest / (taps * outputs), rest % taps,
+                            lane);
+        }
+    }
+}
+
+// The gradient of the first weights: taps x outputs, the inner dimension is pixels again, in runs of
+// eight of a row. Behind the last tap comes the bias: a row of ones. Every warp does some of the runs
+// for two tiles of 16 taps; then the warps' sums are added.
+DEVICE void image_weight_slope(float *shared, int thread) {
+    using S = ConvShape<0>;
+    constexpr int taps = S::C * S::TAPS, passes = (taps + 1 + 31) / 32;
+    constexpr int rows = S::PH * S::POOL, runs_of_row = S::OUT_ROW / 8;
+    constexpr int steps = AT_ONCE * rows * runs_of_row / 2;
+    Lane lane = lane_of(thread);
+    const u32 *image = (const u32 *)(shared + AT.image);
+    u32 slope = shared_address(shared + AT.conv[0].slope);
+    for (int pass = 0; pass < passes * S::O8; pass++) {
+        int block = pass / passes, first = pass % passes * 32;
+        int offset[4]; // of the taps of this lane, in words of two pixels
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int tap = min(first + lane.g + 8 * i, taps - 1), x = tap % S::SIZE;
+            offset[i] = x % 2 * S::IMAGE_WORDS + x / 2 + lane.t +
+                        (tap / S::TAPS * S::PLANE + tap / S::SIZE % S::SIZE * S::ROW) / 2;
+        }
+        float sum[2][4] = {};
+        for (int step = lane.warp; step < steps; step += WARPS) {
+            int at[2]; // of the two runs
+            u32 b_high[2], b_low[2] = {};
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                int run = 2 * step + h, slot = run / (rows * runs_of_row);
+                int y = run / runs_of_row % rows, x = run % runs_of_row * 8;
+                at[h] = (slot * S::C * S::PLANE + y * S::ROW + x) / 2;
+            }
+            int run = 2 * step + lane.matrix % 2, slot = run / (rows * runs_of_row);
+            u32 here = slope + slope_at<0>(slot, block, run % (rows * runs_of_row) * 8 + lane.row);
+            load_transposed_2(b_high, here);
+            if (EXACT) load_transposed_2(b_low, here + S::OUT_BYTES);
+#pragma unroll
+            for (int tile = 0; tile < 2; tile++) {
+                u32 a[4];
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    int tap = first + 16 * tile + j % 2 * 8 + lane.g;
+                    a[j] = image[at[j / 2] + offset[2 * tile + j % 2]];
+                    if (tap == taps) a[j] = 0x00010001; // the smallest fp16 number, as a pixel of 1
+                }
+                if (EXACT) mma16(sum[tile], a, b_low[0], b_low[1]);
+                mma16(sum[tile], a, b_high[0], b_high[1]);
+            }
+        }
+        float4 *partial = (float4 *)(shared + AT.partial);
+#pragma unroll
+        for (int tile = 0; tile < 2; tile++) {
+            partial[(lane.warp * 2 + tile) * 32 + lane.id] =
+                make_float4(sum[tile][0], sum[tile][1], sum[tile][2], sum[tile][3]);
+        }
+        __syncthreads();
+        for (int i = thread; i < 256; i += THREADS) {
+            float total = 0;
+#pragma unroll
+            for (int warp = 0; warp < WARPS; warp++) total += shared[AT.partial + warp * 256 + i];
+            int from = i / 4 % 32, j = i % 4;
+            int tap = first + i / 128 * 16 + from / 4 + j / 2 * 8, o = 8 * block + from % 4 * 2 + j % 2;
+            float *gradient = shared + AT.gradient;
+            if (o < S::O && tap < taps) {
+                take_gradient(gradient + o * taps + tap, total * (BYTE_UNIT / (255 * SLOPE_SCALE)));
+            }
+            if (o < S::O && tap == taps) {
+                take_gradient(gradient + S::O * taps + o, total * (BYTE_UNIT / SLOPE_SCALE));
+            }
+        }
+        if (passes * S::O8 > 1) __syncthreads();
+    }
+}
+
+} // namespace cnn
+#endif

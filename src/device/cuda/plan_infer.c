@@ -1,0 +1,285 @@
+// Plans of the kernels that evaluate or predict: which of them does a network, and with what
+// shapes. The formulas for shared memory are those of the kernels, which check them when they are
+// compiled.
+#include "device/cuda/whole.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+// ---- Text --------------------------------------------------------------------------------------
+
+static bool sorry(char why[BT_WHY_BYTES], const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+static bool sorry(char why[BT_WHY_BYTES], const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    vsnprintf(why, BT_WHY_BYTES, format, list);
+    va_end(list);
+    return false;
+}
+
+static void define(bt_whole_plan *plan, const char *name, size_t value) {
+    size_t used = strlen(plan->defines);
+    snprintf(plan->defines + used, BT_DEFINES_BYTES - used, "#define %s %zu\n", name, value);
+}
+
+// What infer_common.cuh needs.
+static void define_net(const bt_net *net, const bt_gpu *gpu, bt_whole_plan *plan) {
+    size_t used = (size_t)snprintf(plan->defines, BT_DEFINES_BYTES, "#define NET_LAYERS");
+    for (int i = 0; i < net->layers; i++) {
+        const bt_net_layer *l = &net->layer[i];
+        int activation = l->activation == BT_MAP_RELU      ? 1
+                         : l->activation == BT_MAP_SIGMOID ? 2
+                         : l->activation == BT_MAP_TANH    ? 3
+                                                           : 0;
+        used +=
+            (size_t)snprintf(plan->defines + used, BT_DEFINES_BYTES - used,
+                             "%s {%d, %u, %u, %u, %u, %u, %u, %u, %u, %d, %u, %uu, %uu}",
+                             i ? "," : "", l->kind == BT_NET_CONV, l->c, l->h, l->w, l->o, l->oh,
+                             l->ow, l->size, l->padding, activation, l->pool, l->weight, l->bias);
+    }
+    snprintf(plan->defines + used, BT_DEFINES_BYTES - used, "\n");
+    define(plan, "CLASSES", net->classes);
+    define(plan, "PRODUCTS", gpu->precision == BT_PRECISION_FP32 ? 3 : 1);
+}
+
+// ---- What all need -----------------------------------------------------------------------------
+
+enum { BOOKS_BYTES_MAX = 64 << 20, CONVS_MAX = 3, CHANNELS_MAX = 64 };
+
+static size_t ceil_div(size_t a, size_t b) {
+    return (a + b - 1) / b;
+}
+static size_t round_up(size_t n, size_t unit) {
+    return ceil_div(n, unit) * unit;
+}
+static size_t larger(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
+static int conv_count(const bt_net *net) {
+    int n = 0;
+    while (n < net->layers && net->layer[n].kind == BT_NET_CONV) n++;
+    return n;
+}
+
+static bool usable(const bt_net *net, const bt_gpu *gpu, int capability, char why[BT_WHY_BYTES]) {
+    if (net->trains) return sorry(why, "it trains");
+    if (gpu->capability < capability)
+        return sorry(why, "compute capability %d.%d is below %d.%d", gpu->capability / 10,
+                     gpu->capability % 10, capability / 10, capability % 10);
+    if (net->gather.pixels % 16)
+        return sorry(why, "%u pixels are no multiple of 16", net->gather.pixels);
+    if (net->classes > 1024) return sorry(why, "%u classes are more than 1024", net->classes);
+    return true;
+}
+
+// Bytes of struct books in infer_common.cuh.
+static size_t books_bytes(const bt_net *net, size_t parts) {
+    size_t log = net->step.log_steps;
+    return 256 + 4 * round_up(log, 64) + 12 * log * parts;
+}
+
+// ---- Convolutional networks, many images -------------------------------------------------------
+
+enum { CNN_WARPS = 8, CNN_IMAGES = 8, CNN_BLOCKS = 2, CNN_FIXED = 4096 };
+
+static size_t row_stride(size_t numbers) {
+    return round_up(numbers, 16) + 8;
+}
+
+// Of convolution i: bytes of its input, of its weights as fragments.
+static void conv_bytes(const bt_net_layer *l, int i, size_t *input, size_t *weights) {
+    size_t cells_y = l->pool == 2 ? l->oh / 2 : (l->oh + 1) / 2;
+    size_t cells_x = l->pool == 2 ? l->ow / 2 : (l->ow + 1) / 2;
+    size_t rows = larger(l->h + 2 * l->padding, 2 * cells_y + l->size - 1);
+    size_t pairs = larger((l->w + 2 * l->padding + 1) / 2, cells_x + l->size / 2);
+    size_t blocks = ceil_div(l->c, 8);
+    if (i == 0) {
+        *input = round_up(l->c * rows * pairs * 4, 16);
+        *weights = ceil_div(l->o, 8) * 2 * ceil_div(l->c * l->size * (l->size / 2 + 1), 8) * 512;
+    } else {
+        *input = 2 * blocks * 2 * rows * pairs * 16;
+        *weights = ceil_div(l->o, 16) * blocks * l->size * l->size * 512;
+    }
+}
+
+static size_t cnn_shared(const bt_net *net, size_t warps, size_t images) {
+    size_t of_warp = 0, weights = 0, widest[2] = {0, 0}, sums = 0;
+    int convs = conv_count(net);
+    for (int i = 0; i < convs; i++) {
+        size_t input, fragments;
+        conv_bytes(&net->layer[i], i, &input, &fragments);
+        of_warp += input;
+        weights += fragments;
+    }
+    for (int i = convs; i < net->layers; i++) {
+        const bt_net_layer *l = &net->layer[i];
+        size_t *x = &widest[(i - convs) % 2], *y = &widest[(i - convs + 1) % 2];
+        *x = larger(*x, row_stride(l->c));
+        *y = larger(*y, row_stride(l->o));
+        size_t parts = warps / ceil_div(l->o, 16);
+        if (parts > l->c / 32) parts = l->c / 32;
+        if (parts > 1) sums = larger(sums, parts * images * l->o * 4);
+    }
+    return weights + warps * of_warp + images * 4 * (widest[0] + widest[1]) + sums;
+}
+
+static bool plan_cnn(const bt_net *net, const bt_gpu *gpu, bt_whole_plan *out,
+                     char why[BT_WHY_BYTES]) {
+    if (!usable(net, gpu, 80, why)) return false;
+    int convs = conv_count(net);
+    if (convs < 1 || convs > CONVS_MAX) return sorry(why, "it has %d convolutions", convs);
+    for (int i = 0; i < convs; i++) {
+        const bt_net_layer *l = &net->layer[i];
+        if (l->pool > 2) return sorry(why, "pooling of %u after layer %d is not 2", l->pool, i);
+        if (l->size < 2 || l->size > 7)
+            return sorry(why, "filters of side %u in layer %d", l->size, i);
+        if (l->c > CHANNELS_MAX || l->o > CHANNELS_MAX)
+            return sorry(why, "more than %d channels in layer %d", CHANNELS_MAX, i);
+    }
+    size_t shared = cnn_shared(net, CNN_WARPS, CNN_IMAGES);
+    if (shared + CNN_FIXED > gpu->shared_max)
+        return sorry(why, "it needs %zu bytes of shared memory, there are %zu", shared,
+                     gpu->shared_max);
+    size_t groups = ceil_div(net->gather.batch, CNN_IMAGES), books = books_bytes(net, groups);
+    if (books > BOOKS_BYTES_MAX) return sorry(why, "its log has too many steps");
+    unsigned blocks = (gpu->shared_max + 1024) / (shared + CNN_FIXED) < CNN_BLOCKS ? 1 : CNN_BLOCKS;
+    *out = (bt_whole_plan){.source = "infer_cnn.cu",
+                           .entry = "infer_cnn",
+                           .grid = (unsigned)gpu->sms * blocks,
+                           .block = 32 * CNN_WARPS,
+                           .cluster = 1,
+                           .shared_bytes = shared,
+                           .scratch_bytes = books};
+    define_net(net, gpu, out);
+    define(out, "BLOCK_WARPS", CNN_WARPS);
+    define(out, "BLOCK_IMAGES", CNN_IMAGES);
+    define(out, "BLOCKS", blocks);
+    define(out, "SHARED", shared);
+    snprintf(out->text, sizeof out->text, "whole network in one kernel, %d images a block",
+             CNN_IMAGES);
+    return true;
+}
+
+// ---- Fully connected networks, many images -----------------------------------------------------
+
+enum {
+    MLP_IMAGES = 96,
+    MLP_CLUSTER = 2,
+    MLP_WARPS = 16,
+    MLP_STAGES_MAX = 12,
+    MLP_HIDDEN_MAX = 1024
+};
+
+// The layers after the first: numbers of their weights in shared memory.
+static size_t fc_numbers(const bt_net *net) {
+    size_t n = 0;
+    for (int i = 1; i < net->layers; i++) n += net->layer[i].o * row_stride(net->layer[i].c);
+    return n;
+}
+
+static bool plan_mlp(const bt_net *net, const bt_gpu *gpu, bt_whole_plan *out,
+                     char why[BT_WHY_BYTES]) {
+    if (!usable(net, gpu, 90, why)) return false;
+    if (gpu->capability > 90)
+        return sorry(why, "compute capability %d.%d lacks Hopper's products", gpu->capability / 10,
+                     gpu->capability % 10);
+    if (conv_count(net)) return sorry(why, "it has convolutions");
+    if (net->layers < 2 || net->layer[0].o > MLP_HIDDEN_MAX)
+        return sorry(why, "its first layer has %u outputs, or is the only one", net->layer[0].o);
+    if (net->layer[0].weight % 4)
+        return sorry(why, "the weights of its first layer begin at number %u",
+                     net->layer[0].weight);
+    size_t inputs = round_up(net->gather.pixels, 32), widest[2] = {0, 0};
+    size_t digits = gpu->precision == BT_PRECISION_FP32 ? 3 : 2, chunk = 2 * digits * 64 * 32;
+    for (int i = 0; i < net->layers; i++)
+        widest[i % 2] = larger(widest[i % 2], row_stride(net->layer[i].o));
+    size_t fc = fc_numbers(net) <= 4096 ? 4 * fc_numbers(net) : 0;
+    size_t front = MLP_IMAGES * larger(inputs, 4 * widest[1]),
+           passes = ceil_div(net->layer[0].o, 128), ready = 2048 + 512 * passes;
+    size_t fixed = front + MLP_IMAGES * 4 * widest[0] + fc;
+    if (fixed + 4 * chunk + ready > gpu->shared_max)
+        return sorry(why, "it needs %zu bytes of shared memory, there are %zu",
+                     fixed + 4 * chunk + ready, gpu->shared_max);
+    size_t stages = (gpu->shared_max - ready - fixed) / chunk;
+    if (stages > MLP_STAGES_MAX) stages = MLP_STAGES_MAX;
+    size_t tiles = ceil_div(net->gather.batch, MLP_IMAGES);
+    size_t books = books_bytes(net, tiles);
+    if (books > BOOKS_BYTES_MAX) return sorry(why, "its log has too many steps");
+    *out = (bt_whole_plan){.source = "infer_mlp.cu",
+                           .entry = "infer_mlp",
+                           .grid = (unsigned)gpu->sms / MLP_CLUSTER * MLP_CLUSTER,
+                           .block = 32 * MLP_WARPS,
+                           .cluster = MLP_CLUSTER,
+                           .shared_bytes = fixed + stages * chunk,
+                           .scratch_bytes = 256 + passes * (512 + inputs / 32 * chunk) + books,
+                           .resident = true};
+    define_net(net, gpu, out);
+    define(out, "CLUSTER", MLP_CLUSTER);
+    define(out, "STAGES", stages);
+    define(out, "SHARED", out->shared_bytes);
+    snprintf(out->text, sizeof out->text, "whole network in one kernel, %d images a block",
+             MLP_IMAGES);
+    return true;
+}
+
+// ---- Any network, few images -------------------------------------------------------------------
+
+enum { ONE_BATCH_MAX = 32, ONE_WARPS = 8 };
+
+static size_t padded_input(const bt_net_layer *l) {
+    return l->kind == BT_NET_CONV ? l->c * (l->h + 2 * l->padding) * (l->w + 2 * l->padding) : l->c;
+}
+
+static size_t one_shared(const bt_net *net, unsigned cluster) {
+    size_t numbers = 0;
+    for (int i = 0; i < net->layers; i++) {
+        const bt_net_layer *l = &net->layer[i];
+        size_t share = i == net->layers - 1 ? l->o : ceil_div(l->o, cluster);
+        numbers += round_up(share * (l->c * l->size * l->size + 1), 4);
+        numbers += round_up(padded_input(l), 4);
+    }
+    return 4 * (numbers + round_up(net->classes, 4));
+}
+
+static bool plan_one(const bt_net *net, const bt_gpu *gpu, bt_whole_plan *out,
+                     char why[BT_WHY_BYTES]) {
+    if (!usable(net, gpu, 90, why)) return false;
+    unsigned batch = net->gather.batch;
+    if (batch > ONE_BATCH_MAX)
+        return sorry(why, "%u images at once are more than %d", batch, ONE_BATCH_MAX);
+    // Channels are fewer than hidden units; a smaller cluster meets sooner.
+    unsigned cluster = conv_count(net) ? 8 : 16;
+    for (int i = 0; i < net->layers; i++)
+        if (net->layer[i].pool > 4 || net->layer[i].size > 11)
+            return sorry(why, "filters or pooling of layer %d are large", i);
+    size_t shared = one_shared(net, cluster);
+    if (shared + 1024 > gpu->shared_max)
+        return sorry(why, "a share of it needs %zu bytes of shared memory, there are %zu", shared,
+                     gpu->shared_max);
+    if (books_bytes(net, batch) > BOOKS_BYTES_MAX) return sorry(why, "its log has too many steps");
+    // As many clusters as have images, and as a GPU's parts have room for.
+    size_t images = (net->log.buffer ? net->step.log_steps : 1) * (size_t)batch;
+    unsigned clusters = cluster == 8 ? 14 : 7;
+    if (images < clusters) clusters = (unsigned)images;
+    *out = (bt_whole_plan){.source = "infer_one.cu",
+                           .entry = "infer_one",
+                           .grid = cluster * clusters,
+                           .block = 32 * ONE_WARPS,
+                           .cluster = cluster,
+                           .shared_bytes = shared,
+                           .scratch_bytes = books_bytes(net, batch)};
+    define_net(net, gpu, out);
+    define(out, "CLUSTER", cluster);
+    define(out, "BLOCK_WARPS", ONE_WARPS);
+    define(out, "SHARED", shared);
+    snprintf(out->text, sizeof out->text, "whole network in one kernel, an image in %u blocks",
+             cluster);
+    return true;
+}
+
+const bt_whole bt_whole_infer_cnn = {"infer-cnn", plan_cnn};
+const bt_whole bt_whole_infer_mlp = {"infer-mlp", plan_mlp};
+const bt_whole bt_whole_infer_one = {"infer-one", plan_one};
