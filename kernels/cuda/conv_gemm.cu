@@ -1,0 +1,224 @@
+// Convolutions of many channels, with stride 1, as products on the tensor cores of Hopper.
+//
+// Images lie in planes whose rows have zeros at their ends, as many as a filter reaches beyond the
+// image, sample after sample. Then the tap (ky, kx) of all pixels is the same plane, moved by
+// ky pitch + kx: no columns are written, and no pixel is asked whether it exists. A tile of pixels
+// is a tile of consecutive positions, fetched once for each tap at another place by the copy engine.
+// The positions between the images are computed and not stored.
+//
+// The gradient of the input is the convolution of dy with the filters turned around. That of the
+// weights sums over positions: there the planes lie with their positions side by side.
+#include "gemm_args.h"
+#include "gemm_hopper.cuh"
+#include "math.cuh"
+
+#include "conv_store.cuh"
+
+enum { TILE_N = 256, STAGES = 4 };
+
+// The two warp groups share a tile of 128 rows by rows, one of 64 by columns.
+template <int TILE_M> struct share {
+    static constexpr int COLUMNS = TILE_M == 128 ? TILE_N : TILE_N / 2;
+    static __device__ __forceinline__ unsigned row(unsigned half) {
+        return TILE_M == 128 ? half * 64 : 0;
+    }
+    static __device__ __forceinline__ unsigned column(unsigned half) {
+        return TILE_M == 128 ? 0 : half * (TILE_N / 2);
+    }
+};
+
+// ---- y = f(weight * x + bias) -----------------------------------------------------------------
+
+static __device__ __forceinline__ unsigned conv_tiles(const bt_conv_gemm_args &g, unsigned tile_m) {
+    return (g.rows + tile_m - 1) / tile_m * ((g.samples * g.plane + TILE_N - 1) / TILE_N);
+}
+
+template <typename PRODUCTS, int TILE_M>
+static __device__ __forceinline__ void conv_fetch(const bt_conv_gemm_args &g,
+                                                  gemm_ring<TILE_M, TILE_N, STAGES> &ring) {
+    ring_place<STAGES> at;
+    unsigned tall = (g.rows + TILE_M - 1) / TILE_M;
+    for (unsigned index = blockIdx.x; index < conv_tiles(g, TILE_M); index += gridDim.x) {
+        unsigned row = index % tall * TILE_M, position = index / tall * TILE_N;
+        for (unsigned tap = 0; tap < g.taps; tap++) {
+            int place = (int)(position + tap / g.kw * g.pitch + tap % g.kw) + g.shift;
+            for (unsigned step = 0; step < g.steps; step++, at.advance()) {
+                u64 *full = &ring.full[at.stage];
+                barrier_wait(&ring.empty[at.stage], at.parity ^ 1);
+                barrier_expect(full, (TILE_M + TILE_N) * ROW_BYTES);
+                fetch_tile(ring.a[at.stage], &g.a, full,
+                           (tap * g.steps + step) * PRODUCTS::ELEMENTS, row, 0);
+                fetch_tile(ring.b[at.stage], &g.b, full, step * PRODUCTS::ELEMENTS, place, 0);
+            }
+        }
+    }
+}
+
+// The sums of this thread: those of rows row and row + 8 at two positions of every eight.
+template <int COUNT>
+static __device__ __forceinline__ void conv_store(const bt_conv_gemm_args &g, const float (&sum)[COUNT],
+                                                  unsigned row, unsigned position) {
+    float bias[2] = {0.0f, 0.0f};
+    bool pairs = g.w % 2 == 0; // then both are in the image, or none
+    pixel here(g, position);
+    for (int half = 0; half < 2; half++)
+        if (g.bias && row + half * 8 < g.rows) bias[half] = g.bias[row + half * 8];
+#pragma unroll
+    for (int j = 0; j < COUNT / 4; j++, here.move(g, 8)) {
+        if (!here.is_in(g)) continue; // (the second is right of the first, as the pitch is even)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            if (row + half * 8 >= g.rows) continue;
+            float *to = g.y + here.at(g, row + half * 8);
+            float first = conv_epilogue(g, sum[j * 4 + half * 2] + bias[half]);
+            float second = conv_epilogue(g, sum[j * 4 + half * 2 + 1] + bias[half]);
+            if (pairs) {
+                *(float2 *)to = make_float2(first, second);
+            } else {
+                to[0] = first;
+                if (here.x + 1 < g.w) to[1] = second;
+            }
+        }
+    }
+    if (conv_unfinished(g))
+        for (int j = 0; j < COUNT / 4; j++)
+            conv_finish(g, row, row + 16, 8, position + j * 8, 2);
+}
+
+template <typename PRODUCTS, int TILE_M>
+static __device__ __forceinline__ void conv_multiply(const bt_conv_gemm_args &g,
+                                                     gemm_ring<TILE_M, TILE_N, STAGES> &ring) {
+    unsigned half = threadIdx.x / GROUP_THREADS - 1, thread = threadIdx.x % GROUP_THREADS;
+    unsigned tall = (g.rows + TILE_M - 1) / TILE_M;
+    unsigned top = share<TILE_M>::row(half), left = share<TILE_M>::column(half);
+    ring_place<STAGES> at;
+    float sum[share<TILE_M>::COLUMNS / 2];
+    for (unsigned index = blockIdx.x; index < conv_tiles(g, TILE_M); index += gridDim.x) {
+        multiply_stages<PRODUCTS>(sum, ring, at, g.taps * g.steps, top, left, [&](unsigned stage) {
+            if (thread == 0) barrier_arrive(&ring.empty[stage]);
+        });
+        conv_store(g, sum, index % tall * TILE_M + top + thread / 32 * 16 + thread % 32 / 4,
+                   index / tall * TILE_N + left + thread % 4 * 2);
+    }
+}
+
+template <typename PRODUCTS, int TILE_M>
+static __device__ __forceinline__ void conv(const bt_conv_gemm_args &g) {
+    extern __shared__ __align__(1024) unsigned char conv_memory[];
+    auto &ring = *(gemm_ring<TILE_M, TILE_N, STAGES> *)conv_memory;
+    ring_begin(ring, 1);
+    __syncthreads();
+    if (threadIdx.x < GROUP_THREADS) {
+        registers_less<40>();
+        if (threadIdx.x == 0) conv_fetch<PRODUCTS>(g, ring);
+    } else {
+        registers_more<232>();
+        conv_multiply<PRODUCTS>(g, ring);
+    }
+}
+
+#define BT_CONV(name, products, tile_m)                                                            \
+    extern "C" __global__ void __launch_bounds__(THREADS, 1)                                       \
+        name(const __grid_constant__ bt_conv_gemm_args g) {                                        \
+        conv<products, tile_m>(g);                                                                 \
+    }
+
+BT_CONV(bt_conv_bf16_64, bf16_products, 64)
+BT_CONV(bt_conv_bf16_128, bf16_products, 128)
+BT_CONV(bt_conv_tf32_64, tf32_products, 64)
+BT_CONV(bt_conv_tf32_128, tf32_products, 128)
+
+// ---- The gradient of the weights --------------------------------------------------------------
+
+struct weight_tile {
+    unsigned chunk, row, column; // columns: tap, then channel
+};
+
+static __device__ __forceinline__ weight_tile weight_tile_at(const bt_conv_weight_gemm_args &g,
+                                                             unsigned index, unsigned tile_m) {
+    unsigned tall = (g.o + tile_m - 1) / tile_m, wide = (g.c * g.taps + TILE_N - 1) / TILE_N;
+    return {index / (tall * wide), index % tall * tile_m, index / tall % wide * TILE_N};
+}
+
+static __device__ __forceinline__ unsigned weight_tiles(const bt_conv_weight_gemm_args &g,
+                                                        unsigned tile_m) {
+    return (g.o + tile_m - 1) / tile_m * ((g.c * g.taps + TILE_N - 1) / TILE_N) * g.chunks;
+}
+
+template <typename PRODUCTS, int TILE_M>
+static __device__ __forceinline__ void weight_fetch(const bt_conv_weight_gemm_args &g,
+                                                    gemm_ring<TILE_M, TILE_N, STAGES> &ring) {
+    ring_place<STAGES> at;
+    for (unsigned index = blockIdx.x; index < weight_tiles(g, TILE_M); index += gridDim.x) {
+        weight_tile tile = weight_tile_at(g, index, TILE_M);
+        unsigned columns = min((unsigned)TILE_N, g.c * g.taps - tile.column);
+        for (unsigned k = 0; k < g.k; k += PRODUCTS::ELEMENTS, at.advance()) {
+            u64 *full = &ring.full[at.stage];
+            barrier_wait(&ring.empty[at.stage], at.parity ^ 1);
+            barrier_expect(full, (TILE_M + columns) * ROW_BYTES);
+            fetch_tile(ring.a[at.stage], &g.a, full, k, tile.row, tile.chunk);
+            for (unsigned i = 0; i < columns; i += g.box) {
+                unsigned tap = (tile.column + i) / g.c, channel = (tile.column + i) % g.c;
+                int moved = (int)(tap / g.kw * g.pitch + tap % g.kw) + g.shift;
+                fetch_tile(ring.b[at.stage] + i * ROW_BYTES, &g.b, full,
+                           (int)(tile.chunk * g.k + k) + moved, channel, 0);
+            }
+        }
+    }
+}
+
+template <int COUNT>
+static __device__ __forceinline__ void weight_store(const bt_conv_weight_gemm_args &g,
+                                                    const float (&sum)[COUNT], unsigned chunk,
+                                                    unsigned row, unsigned column) {
+#pragma unroll
+    for (int e = 0; e < COUNT; e++) {
+        unsigned r = row + e / 2 % 2 * 8, c = column + e / 4 * 8 + e % 2;
+        if (r < g.o && c < g.c * g.taps)
+            g.partial[((size_t)(chunk * g.o + r) * g.c + c % g.c) * g.taps + c / g.c] = sum[e];
+    }
+}
+
+template <typename PRODUCTS, int TILE_M>
+static __device__ __forceinline__ void weight_multiply(const bt_conv_weight_gemm_args &g,
+                                                       gemm_ring<TILE_M, TILE_N, STAGES> &ring) {
+    unsigned half = threadIdx.x / GROUP_THREADS - 1, thread = threadIdx.x % GROUP_THREADS;
+    unsigned top = share<TILE_M>::row(half), left = share<TILE_M>::column(half);
+    unsigned steps = (g.k + PRODUCTS::ELEMENTS - 1) / PRODUCTS::ELEMENTS;
+    ring_place<STAGES> at;
+    float sum[share<TILE_M>::COLUMNS / 2];
+    for (unsigned index = blockIdx.x; index < weight_tiles(g, TILE_M); index += gridDim.x) {
+        weight_tile tile = weight_tile_at(g, index, TILE_M);
+        multiply_stages<PRODUCTS>(sum, ring, at, steps, top, left, [&](unsigned stage) {
+            if (thread == 0) barrier_arrive(&ring.empty[stage]);
+        });
+        weight_store(g, sum, tile.chunk, tile.row + top + thread / 32 * 16 + thread % 32 / 4,
+                     tile.column + left + thread % 4 * 2);
+    }
+}
+
+template <typename PRODUCTS, int TILE_M>
+static __device__ __forceinline__ void conv_weight(const bt_conv_weight_gemm_args &g) {
+    extern __shared__ __align__(1024) unsigned char conv_memory[];
+    auto &ring = *(gemm_ring<TILE_M, TILE_N, STAGES> *)conv_memory;
+    ring_begin(ring, 1);
+    __syncthreads();
+    if (threadIdx.x < GROUP_THREADS) {
+        registers_less<40>();
+        if (threadIdx.x == 0) weight_fetch<PRODUCTS>(g, ring);
+    } else {
+        registers_more<232>();
+        weight_multiply<PRODUCTS>(g, ring);
+    }
+}
+
+#define BT_CONV_WEIGHT(name, products, tile_m)                                                     \
+    extern "C" __global__ void __launch_bounds__(THREADS, 1)                                       \
+        name(const __grid_constant__ bt_conv_weight_gemm_args g) {                                 \
+        conv_weight<products, tile_m>(g);                                                          \
+    }
+
+BT_CONV_WEIGHT(bt_conv_weight_bf16_64, bf16_products, 64)
+BT_CONV_WEIGHT(bt_conv_weight_bf16_128, bf16_products, 128)
+BT_CONV_WEIGHT(bt_conv_weight_tf32_64, tf32_products, 64)
+BT_CONV_WEIGHT(bt_conv_weight_tf32_128, tf32_products, 128)

@@ -1,0 +1,134 @@
+// What the f32 kernels of products and convolutions share: tiles copied to shared memory ahead of
+// the arithmetic, and the arithmetic.
+//
+// A thread has 8 x 8 sums in registers, so that each number it reads from shared memory serves 8 of
+// them: every instruction that is no multiplication takes the place of one. Both operands lie with
+// the rows (columns) of y contiguous, so tiles of STEP_K rows are copied as they are,
+// asynchronously, GEMM_STAGES - 1 ahead.
+#ifndef BT_CUDA_GEMM_F32_CUH
+#define BT_CUDA_GEMM_F32_CUH
+
+enum { STEP_K = 32, GEMM_STAGES = 3 };
+constexpr unsigned NO_OPERATOR = 0; // MAP_COPY of math.k
+
+// ---- Copying to shared memory -----------------------------------------------------------------
+
+// Copies 16 bytes, or writes zeros where not `there`.
+static __device__ __forceinline__ void copy_async(float *to, const float *from, bool there) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
+                     (unsigned)__cvta_generic_to_shared(to)),
+                 "l"(from), "r"(there ? 16 : 0)
+                 : "memory");
+}
+
+static __device__ __forceinline__ void copies_commit() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+template <int PENDING> static __device__ __forceinline__ void copies_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+// One operand as this thread copies it: its part of a tile [STEP_K, WIDTH].
+template <int WIDTH, int THREADS> struct tile_copier {
+    static constexpr int DOWN = THREADS * 4 / WIDTH; // rows from one copy to the next
+    const float *from;                               // of the first copy
+    unsigned k, across;                              // where that is in the tile
+    unsigned stride;                                 // of memory
+    bool there;                                      // within the matrix
+
+    __device__ __forceinline__ tile_copier(unsigned row_stride)
+        : from(nullptr), k(threadIdx.x * 4 / WIDTH), across(threadIdx.x * 4 % WIDTH),
+          stride(row_stride), there(false) {}
+
+    // `first`: the number in row 0 and column `across`, if it is `inside`; else `any` place.
+    __device__ __forceinline__ void begin(const float *first, bool inside, const float *any) {
+        there = inside;
+        from = inside ? first + (size_t)k * stride : any;
+    }
+
+    // Copies the tile whose rows are `left` and more, and goes on to the next.
+    __device__ __forceinline__ void copy(float *tile, unsigned left) {
+#pragma unroll
+        for (int i = 0; i < STEP_K / DOWN; i++) {
+            bool inside = there && k + i * DOWN < left;
+            copy_async(tile + (k + i * DOWN) * WIDTH + across,
+                       inside ? from + i * DOWN * (size_t)stride : from, inside);
+        }
+        if (there && STEP_K < left) from += STEP_K * (size_t)stride;
+    }
+};
+
+// ---- Multiplying ------------------------------------------------------------------------------
+
+// WARPS_M x WARPS_N warps of 8 x 4 threads, with 4 ROWS_4 x 4 COLUMNS_4 sums each.
+template <int WARPS_M, int WARPS_N, int ROWS_4, int COLUMNS_4> struct f32_tile {
+    static constexpr int M = WARPS_M * ROWS_4 * 32, N = WARPS_N * COLUMNS_4 * 16;
+    static constexpr int THREADS = WARPS_M * WARPS_N * 32;
+    static constexpr int STAGE = STEP_K * (M + N); // numbers
+
+    float sum[ROWS_4 * 4][COLUMNS_4 * 4];
+    unsigned top, left; // of this thread's first sum; the others lie 32 and 16 apart
+
+    // The rows of a thread in its warp follow from bits 1, 3 and 4 of its number, the columns from
+    // 0 and 2: threads that differ in bit 0 read the same of a, in bit 1 the same of b, and that is
+    // what lets shared memory serve 16 threads at once when each reads 16 bytes.
+    __device__ __forceinline__ f32_tile() {
+        unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        unsigned down = (lane >> 1 & 1) | (lane >> 2 & 6), right = (lane & 1) | (lane >> 1 & 2);
+        top = warp / WARPS_N * ROWS_4 * 32 + down * 4;
+        left = warp % WARPS_N * COLUMNS_4 * 16 + right * 4;
+#pragma unroll
+        for (int i = 0; i < ROWS_4 * 4; i++)
+#pragma unroll
+            for (int j = 0; j < COLUMNS_4 * 4; j++) sum[i][j] = 0.0f;
+    }
+
+    __device__ __forceinline__ void multiply(const float *a, const float *b) {
+        a += top;
+        b += left;
+#pragma unroll
+        for (int s = 0; s < STEP_K; s++) {
+            float4 x[ROWS_4], z[COLUMNS_4];
+#pragma unroll
+            for (int i = 0; i < ROWS_4; i++) x[i] = *(const float4 *)&a[s * M + i * 32];
+#pragma unroll
+            for (int j = 0; j < COLUMNS_4; j++) z[j] = *(const float4 *)&b[s * N + j * 16];
+#pragma unroll
+            for (int i = 0; i < ROWS_4 * 4; i++)
+#pragma unroll
+                for (int j = 0; j < COLUMNS_4 * 4; j++)
+                    sum[i][j] = fmaf(part(x[i / 4], i % 4), part(z[j / 4], j % 4), sum[i][j]);
+        }
+    }
+
+    static __device__ __forceinline__ float part(float4 v, int i) {
+        return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
+    }
+};
+
+// ---- The ring of stages -----------------------------------------------------------------------
+
+// Multiplies `steps` tiles. fetch(stage, step) copies tile `step` of both operands: that of a to
+// `stage`, that of b behind it.
+template <typename TILE, typename FETCH>
+static __device__ __forceinline__ void multiply_steps(TILE &tile, float *tiles, unsigned steps,
+                                                      FETCH fetch) {
+    unsigned now = 0, next = 0;
+    for (; next < GEMM_STAGES - 1; next++) {
+        if (next < steps) fetch(tiles + next * TILE::STAGE, next);
+        copies_commit();
+    }
+    for (unsigned step = 0; step < steps; step++) {
+        copies_wait<GEMM_STAGES - 2>();
+        __syncthreads(); // the stage is whole, and nobody reads the one before any more
+        if (step + GEMM_STAGES - 1 < steps)
+            fetch(tiles + next * TILE::STAGE, step + GEMM_STAGES - 1);
+        copies_commit();
+        tile.multiply(tiles + now * TILE::STAGE, tiles + now * TILE::STAGE + STEP_K * TILE::M);
+        now = now + 1 == GEMM_STAGES ? 0 : now + 1;
+        next = next + 1 == GEMM_STAGES ? 0 : next + 1;
+    }
+}
+
+#endif

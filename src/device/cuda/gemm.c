@@ -1,0 +1,280 @@
+// Matrix products that are large enough to gain by kernels of their own: on the tensor cores where
+// the precision allows it, else in f32. Operands that do not lie as the kernels want them are
+// packed into scratch memory first.
+#include "device/cuda/gemm.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    TILE_M = 128, // of y, that a block computes
+    TILE_N = 256,
+    TILE_NARROW = 128, // the same of the narrow kernels, and of the f32 kernel
+    CLUSTER = 2,       // blocks, one above the other
+    TENSOR_THREADS = 384,
+    TENSOR_SHARED = 4 * (TILE_M + TILE_N) * 128 + 64, // four stages and their barriers
+    NARROW_SHARED = 6 * (TILE_M + TILE_NARROW) * 128 + 96,
+    F32_THREADS = 256,
+    F32_SHARED = 3 * (TILE_M + TILE_NARROW) * 16 * 4, // three stages of 16 rows
+    PACK_THREADS = 256,
+    PACK_TILE = 64,
+    GROUP_ROWS = 8, // of tiles, done together
+    GRID_MAX = 65535,
+};
+
+// ---- Nodes ------------------------------------------------------------------------------------
+
+// Machine code for Hopper; for the others a text that the driver compiles.
+static const char *ending(const bt_device *dev) {
+    return dev->chip.capability == 90 ? "cubin" : "ptx";
+}
+
+bt_status bt_gemm_add(bt_gemm *gemm, const char *image, const char *entry,
+                      const bt_cuda_node *shape, const void *args, size_t bytes, bt_error *err) {
+    char name[64];
+    bt_cuda_node *node = &gemm->nodes[gemm->count];
+    *node = *shape;
+    node->scratch = node->one = true;
+    memcpy(node->args, args, bytes);
+    node->args_bytes = bytes;
+    snprintf(name, sizeof name, "%s.%s", image, ending(gemm->dev));
+    BT_TRY(bt_cuda_function(gemm->dev, name, entry, &node->function, err));
+    gemm->count++;
+    return bt_cuda_allow(gemm->dev, node->function, node->shared, node->cluster, err);
+}
+
+bt_status bt_gemm_add_pack(bt_gemm *gemm, const bt_pack_args *args, uint32_t matrices,
+                           bt_error *err) {
+    static const char *const entry[] = {[BT_GEMM_F32] = "bt_pack_f32",
+                                        [BT_GEMM_TF32] = "bt_pack_tf32",
+                                        [BT_GEMM_BF16] = "bt_pack_bf16"};
+    bt_cuda_node shape = {.grid = {bt_gemm_blocks(args->k, PACK_TILE),
+                                   bt_gemm_blocks(args->rows, PACK_TILE), matrices},
+                          .block = PACK_THREADS};
+    return bt_gemm_add(gemm, "gemm_pack", entry[gemm->kind], &shape, args, sizeof *args, err);
+}
+
+bt_status bt_gemm_map(bt_gemm *gemm, const bt_gemm_matrix *matrix, uint32_t box, bt_tensor_map *out,
+                      bt_error *err) {
+    enum { FLOAT32 = 7, BFLOAT16 = 9, SWIZZLE_128B = 3, PROMOTE_L2_256B = 3 }; // of the driver
+    uint32_t number = bt_gemm_number(gemm->kind);
+    const uint32_t ones[3] = {1, 1, 1}, tile[3] = {128 / number, box, 1};
+    const uint64_t dims[3] = {matrix->k, matrix->rows, matrix->matrices};
+    uint64_t further = matrix->matrix ? matrix->matrix : matrix->stride * matrix->rows;
+    const uint64_t steps[2] = {matrix->stride * number, further * number};
+    CUtensorMap map;
+    CUresult result =
+        bt_cu.cuTensorMapEncodeTiled(&map, gemm->kind == BT_GEMM_BF16 ? BFLOAT16 : FLOAT32, 3,
+                                     (void *)(uintptr_t)matrix->address, dims, steps, tile, ones, 0,
+                                     SWIZZLE_128B, PROMOTE_L2_256B, 0);
+    memcpy(out, &map, sizeof map);
+    return bt_cuda_check(gemm->dev, result, "describing a matrix", err);
+}
+
+// ---- Which products ---------------------------------------------------------------------------
+
+// A launch as matrices: y [matrices, m, n] = op(a) op(b).
+typedef struct product {
+    bt_matmul_args args;
+    uint32_t matrices;
+    CUdeviceptr a, b, bias, y_forward, y;
+} product;
+
+// BT_GEMM_NONE: the chip is too old, or the build had no nvcc.
+static bt_gemm_kind kind_of(const bt_device *dev) {
+    char name[32];
+    snprintf(name, sizeof name, "gemm_f32.%s", ending(dev));
+    if (!bt_cuda_image_named(name)) return BT_GEMM_NONE;
+    if (dev->chip.capability == 90 && dev->precision == BT_PRECISION_TF32) return BT_GEMM_TF32;
+    if (dev->chip.capability == 90 && dev->precision == BT_PRECISION_BF16) return BT_GEMM_BF16;
+    return dev->chip.capability >= 80 ? BT_GEMM_F32 : BT_GEMM_NONE;
+}
+
+static product product_of(const bt_launch *launch) {
+    product p = {.a = bt_cuda_address(&launch->binding[0]),
+                 .b = bt_cuda_address(&launch->binding[1]),
+                 .bias = bt_cuda_address(&launch->binding[2]),
+                 .y_forward = bt_cuda_address(&launch->binding[3]),
+                 .y = bt_cuda_address(&launch->binding[4])};
+    memcpy(&p.args, launch->scalars, sizeof p.args);
+    p.matrices = p.args.batch1 * p.args.batch2;
+    return p;
+}
+
+// Is it faster than the portable kernel, packing included? (bench/matmul.c)
+static bool is_worth_it(bt_gemm_kind kind, const product *p) {
+    uint64_t m = p->args.m, n = p->args.n, k = p->args.k;
+    if (m < 64 || n < 64 || k < 32 || p->matrices == 0 || p->matrices > GRID_MAX) return false;
+    if (m > (uint64_t)GRID_MAX * PACK_TILE || n > (uint64_t)GRID_MAX * PACK_TILE) return false;
+    if (k > (uint64_t)GRID_MAX * PACK_TILE) return false;
+    uint64_t tiles =
+        (uint64_t)bt_gemm_blocks(m, TILE_M) * bt_gemm_blocks(n, TILE_NARROW) * p->matrices;
+    double multiplications = (double)m * (double)n * (double)k * p->matrices;
+    if (kind == BT_GEMM_F32) return tiles >= 66 && multiplications >= 0x1p30;
+    return tiles >= 16 && multiplications >= 0x1p28;
+}
+
+// ---- Operands ---------------------------------------------------------------------------------
+
+// One operand of a product, as `rows` rows (of y; columns, for b) of k numbers.
+typedef struct operand {
+    CUdeviceptr address;
+    uint32_t rows, k, step[2];
+    bool transposed;       // it lies [k, rows]
+    uint32_t matrices;     // distinct ones: 1 when all products share it
+    bool packs;            // it must be
+    uint32_t across, down; // as the kernel wants it: numbers in a row, rows
+    uint32_t stride;
+    uint64_t bytes; // packed
+} operand;
+
+// The tensor cores want [rows, k], the f32 kernel [k, rows].
+static operand operand_of(bt_gemm_kind kind, CUdeviceptr address, uint32_t rows, uint32_t k,
+                          const uint32_t step[2], bool transposed, uint32_t matrices) {
+    bool tensor = kind != BT_GEMM_F32;
+    uint32_t number = bt_gemm_number(kind), align = 16 / number;
+    operand at = {.address = address,
+                  .rows = rows,
+                  .k = k,
+                  .step = {step[0], step[1]},
+                  .transposed = transposed,
+                  .matrices = step[0] || step[1] ? matrices : 1,
+                  .across = tensor ? k : rows,
+                  .down = tensor ? rows : k};
+    at.stride = bt_gemm_blocks(at.across, align) * align;
+    at.packs = tensor || !transposed || rows % 4 || step[0] % 4 || step[1] % 4;
+    if (at.packs) at.bytes = (uint64_t)at.stride * at.down * at.matrices * number;
+    at.bytes = (at.bytes + 255) & ~(uint64_t)255;
+    return at;
+}
+
+// Packs it where it must be; then its address and steps are those of what was packed.
+static bt_status pack(bt_gemm *gemm, operand *at, CUdeviceptr *room, uint32_t batch2,
+                      bt_error *err) {
+    if (!at->packs) return BT_OK;
+    bt_pack_args args = {.rows = at->down,
+                         .k = at->across,
+                         .stride = at->stride,
+                         .batch2 = batch2,
+                         .step = {at->step[0], at->step[1]},
+                         .transposed = at->transposed == (gemm->kind != BT_GEMM_F32),
+                         .from = (const float *)(uintptr_t)at->address,
+                         .to = (void *)(uintptr_t)*room};
+    BT_TRY(bt_gemm_add_pack(gemm, &args, at->matrices, err));
+    at->address = *room;
+    *room += at->bytes;
+    at->step[1] = at->matrices > 1 ? at->stride * at->down : 0;
+    at->step[0] = at->step[1] * batch2;
+    return BT_OK;
+}
+
+// ---- The products -----------------------------------------------------------------------------
+
+static bt_status add_f32(bt_gemm *gemm, const product *p, const operand *a, const operand *b,
+                         bt_error *err) {
+    bt_gemm_f32_args args = {.m = p->args.m,
+                             .n = p->args.n,
+                             .k = p->args.k,
+                             .batch2 = p->args.batch2,
+                             .a_step = {a->step[0], a->step[1]},
+                             .b_step = {b->step[0], b->step[1]},
+                             .a_stride = a->stride,
+                             .b_stride = b->stride,
+                             .epilogue = p->args.epilogue,
+                             .group = GROUP_ROWS,
+                             .a = (const float *)(uintptr_t)a->address,
+                             .b = (const float *)(uintptr_t)b->address,
+                             .bias = (const float *)(uintptr_t)p->bias,
+                             .y_forward = (const float *)(uintptr_t)p->y_forward,
+                             .y = (float *)(uintptr_t)p->y};
+    bt_cuda_node shape = {
+        .grid = {bt_gemm_blocks(args.m, TILE_M) * bt_gemm_blocks(args.n, TILE_NARROW), 1,
+                 p->matrices},
+        .block = F32_THREADS,
+        .shared = F32_SHARED};
+    return bt_gemm_add(gemm, "gemm_f32", "bt_gemm_f32", &shape, &args, sizeof args, err);
+}
+
+// Rounds in which all clusters of the chip have a tile.
+static uint64_t rounds(const bt_device *dev, const product *p, uint32_t tile_n) {
+    uint64_t tiles = (uint64_t)bt_gemm_blocks(p->args.m, CLUSTER * TILE_M) *
+                     bt_gemm_blocks(p->args.n, tile_n) * p->matrices;
+    uint32_t clusters = (uint32_t)dev->chip.sms / CLUSTER;
+    return (tiles + clusters - 1) / clusters;
+}
+
+// The narrow kernel takes 0.6 of the time for half of the tile: for it, the wide one must leave
+// clusters idle.
+static bool is_narrow(const bt_device *dev, const product *p) {
+    return 0.6 * (double)rounds(dev, p, TILE_NARROW) < (double)rounds(dev, p, TILE_N);
+}
+
+// As many clusters as the chip has room for; each takes every so many tiles.
+static bt_status add_tensor(bt_gemm *gemm, const product *p, const operand *a, const operand *b,
+                            bt_error *err) {
+    static const char *const entry[2][2] = {{"bt_gemm_tf32", "bt_gemm_tf32_narrow"},
+                                            {"bt_gemm_bf16", "bt_gemm_bf16_narrow"}};
+    bt_gemm_args args = {.m = p->args.m,
+                         .n = p->args.n,
+                         .k = p->args.k,
+                         .batch = p->matrices,
+                         .a_batched = a->matrices > 1,
+                         .b_batched = b->matrices > 1,
+                         .epilogue = p->args.epilogue,
+                         .group = GROUP_ROWS,
+                         .bias = (const float *)(uintptr_t)p->bias,
+                         .y_forward = (const float *)(uintptr_t)p->y_forward,
+                         .y = (float *)(uintptr_t)p->y};
+    bool narrow = is_narrow(gemm->dev, p);
+    uint32_t tile_n = narrow ? TILE_NARROW : TILE_N;
+    const bt_gemm_matrix of_a = {a->address, a->matrices, a->rows, a->k, a->stride, 0};
+    const bt_gemm_matrix of_b = {b->address, b->matrices, b->rows, b->k, b->stride, 0};
+    BT_TRY(bt_gemm_map(gemm, &of_a, TILE_M, &args.a, err));
+    BT_TRY(bt_gemm_map(gemm, &of_b, tile_n / CLUSTER, &args.b, err));
+    uint64_t clusters = (uint64_t)bt_gemm_blocks(args.m, CLUSTER * TILE_M) *
+                        bt_gemm_blocks(args.n, tile_n) * p->matrices;
+    uint32_t most = (uint32_t)gemm->dev->chip.sms / CLUSTER;
+    bt_cuda_node shape = {.grid = {CLUSTER * (clusters < most ? (uint32_t)clusters : most), 1, 1},
+                          .block = TENSOR_THREADS,
+                          .cluster = CLUSTER,
+                          .shared = narrow ? NARROW_SHARED : TENSOR_SHARED};
+    return bt_gemm_add(gemm, "gemm_wgmma", entry[gemm->kind == BT_GEMM_BF16][narrow], &shape, &args,
+                       sizeof args, err);
+}
+
+static bt_status add_product(bt_gemm *gemm, const product *p, bt_error *err) {
+    operand a = operand_of(gemm->kind, p->a, p->args.m, p->args.k, p->args.a_step,
+                           p->args.transpose_a, p->matrices);
+    operand b = operand_of(gemm->kind, p->b, p->args.n, p->args.k, p->args.b_step,
+                           !p->args.transpose_b, p->matrices);
+    CUdeviceptr room = 0;
+    if (a.bytes + b.bytes > 0)
+        BT_TRY(bt_cuda_scratch_for(gemm->dev, a.bytes + b.bytes, &room, err));
+    BT_TRY(pack(gemm, &a, &room, p->args.batch2, err));
+    BT_TRY(pack(gemm, &b, &room, p->args.batch2, err));
+    return gemm->kind == BT_GEMM_F32 ? add_f32(gemm, p, &a, &b, err)
+                                     : add_tensor(gemm, p, &a, &b, err);
+}
+
+static bt_status add_matmul(bt_gemm *gemm, const bt_launch *launch, bool *taken, bt_error *err) {
+    product p = product_of(launch);
+    *taken = is_worth_it(gemm->kind, &p);
+    return *taken ? add_product(gemm, &p, err) : BT_OK;
+}
+
+bool bt_cuda_gemm_expand(bt_device *dev, const bt_launch *launch, bt_cuda_node *nodes, int *count,
+                         bt_error *err) {
+    bt_gemm gemm = {.dev = dev, .kind = kind_of(dev), .nodes = nodes};
+    bt_status status = BT_OK;
+    bool taken = false;
+    if (gemm.kind == BT_GEMM_NONE || launch->dtype != BT_F32) return false;
+    switch (launch->kernel) {
+    case BT_KERNEL_matmul: status = add_matmul(&gemm, launch, &taken, err); break;
+    case BT_KERNEL_conv2d:
+    case BT_KERNEL_conv2d_grad_input:
+    case BT_KERNEL_conv2d_grad_weight: status = bt_gemm_conv(&gemm, launch, &taken, err); break;
+    default: break;
+    }
+    *count = gemm.count;
+    return taken && status == BT_OK;
+}

@@ -1,0 +1,236 @@
+// Convolutions of many channels on the tensor cores (kernels/cuda/conv_gemm.cu): which ones, how
+// their images and filters are packed, and the launches.
+#include "device/cuda/gemm.h"
+
+#include <string.h>
+
+enum {
+    TILE_N = 256,
+    STAGES = 4,
+    THREADS = 384,
+    PACK_THREADS = 256,
+    PACK_TILE = 64,
+    CHANNELS_MIN = 16, // with fewer, most of a tile of 128 bytes would be zeros
+    GRID_MAX = 65535,
+};
+
+static uint32_t round_up(uint32_t count, uint32_t to) {
+    return bt_gemm_blocks(count, to) * to;
+}
+
+static uint64_t aligned(uint64_t bytes) {
+    return (bytes + 255) & ~(uint64_t)255;
+}
+
+static uint32_t elements_of(bt_gemm_kind kind) { // of 128 bytes
+    return 128 / bt_gemm_number(kind);
+}
+
+static const float *floats(CUdeviceptr address) {
+    return (const float *)(uintptr_t)address;
+}
+
+static void *memory(CUdeviceptr address) {
+    return (void *)(uintptr_t)address;
+}
+
+// ---- Images and filters -----------------------------------------------------------------------
+
+// Images for filters that reach `pad` pixels beyond them: rows of w + pad_x and, for the stores by
+// two, an even number. Rows share the zeros between them, and so do samples.
+static bt_conv_plane plane_of(uint32_t samples, uint32_t channels, const uint32_t size[2],
+                              const uint32_t pad[2]) {
+    bt_conv_plane plane = {.samples = samples, .channels = channels, .h = size[0], .w = size[1]};
+    plane.pitch = round_up(size[1] + pad[1], 2);
+    plane.plane = plane.pitch * (size[0] + pad[0]);
+    return plane;
+}
+
+static bt_status add_points(bt_gemm *gemm, const bt_conv_pack_args *args, bt_error *err) {
+    bt_cuda_node shape = {.grid = {bt_gemm_blocks(args->positions, PACK_TILE),
+                                   bt_gemm_blocks(args->stride, PACK_TILE), 1},
+                          .block = PACK_THREADS};
+    const char *entry = gemm->kind == BT_GEMM_BF16 ? "bt_conv_points_bf16" : "bt_conv_points_tf32";
+    return bt_gemm_add(gemm, "conv_pack", entry, &shape, args, sizeof *args, err);
+}
+
+static bt_status add_planes(bt_gemm *gemm, const bt_conv_pack_args *args, bt_error *err) {
+    bt_cuda_node shape = {
+        .grid = {bt_gemm_blocks(args->positions, 4 * PACK_THREADS), args->from.channels, 1},
+        .block = PACK_THREADS};
+    const char *entry = gemm->kind == BT_GEMM_BF16 ? "bt_conv_planes_bf16" : "bt_conv_planes_tf32";
+    return bt_gemm_add(gemm, "conv_pack", entry, &shape, args, sizeof *args, err);
+}
+
+static bt_status add_weights(bt_gemm *gemm, const bt_conv_weights_args *args, bt_error *err) {
+    uint64_t count = (uint64_t)(args->flipped ? args->c : args->o) * args->taps * args->stride;
+    bt_cuda_node shape = {.grid = {bt_gemm_blocks(count, PACK_THREADS), 1, 1},
+                          .block = PACK_THREADS};
+    const char *entry =
+        gemm->kind == BT_GEMM_BF16 ? "bt_conv_weights_bf16" : "bt_conv_weights_tf32";
+    return bt_gemm_add(gemm, "conv_pack", entry, &shape, args, sizeof *args, err);
+}
+
+// A kernel of conv_gemm.cu, of tiles of 64 or 128 rows, on as many blocks as there are tiles and
+// multiprocessors.
+static bt_status add_kernel(bt_gemm *gemm, const char *const entry[2][2], uint32_t rows,
+                            uint64_t tiles, const void *args, size_t bytes, bt_error *err) {
+    uint32_t tile_m = rows > 64 ? 128 : 64, sms = (uint32_t)gemm->dev->chip.sms;
+    bt_cuda_node shape = {.grid = {tiles < sms ? (uint32_t)tiles : sms, 1, 1},
+                          .block = THREADS,
+                          .shared = STAGES * ((tile_m + TILE_N) * 128 + 16)};
+    return bt_gemm_add(gemm, "conv_gemm", entry[gemm->kind == BT_GEMM_BF16][rows > 64], &shape,
+                       args, bytes, err);
+}
+
+// ---- y = f(weight * x + bias), and the gradient of x -------------------------------------------
+
+// Both are the same: of the gradient, dy is what is convolved.
+typedef struct conv {
+    uint32_t samples, channels, size[2], pad[2]; // of what is convolved
+    uint32_t rows, out[2];                       // of the result
+    bool flipped;
+    CUdeviceptr x, weight, bias, y;
+} conv;
+
+static conv conv_of(const bt_launch *launch, const bt_conv_args *a) {
+    conv c = {.samples = a->n,
+              .x = bt_cuda_address(&launch->binding[0]),
+              .weight = bt_cuda_address(&launch->binding[1])};
+    c.flipped = launch->kernel == BT_KERNEL_conv2d_grad_input;
+    if (c.flipped) {
+        c.channels = a->o, c.rows = a->c;
+        c.size[0] = a->oh, c.size[1] = a->ow, c.out[0] = a->h, c.out[1] = a->w;
+        c.pad[0] = a->kh - 1 - a->padding, c.pad[1] = a->kw - 1 - a->padding;
+        c.y = bt_cuda_address(&launch->binding[2]);
+    } else {
+        c.channels = a->c, c.rows = a->o;
+        c.size[0] = a->h, c.size[1] = a->w, c.out[0] = a->oh, c.out[1] = a->ow;
+        c.pad[0] = c.pad[1] = a->padding;
+        c.bias = bt_cuda_address(&launch->binding[2]);
+        c.y = bt_cuda_address(&launch->binding[3]);
+    }
+    return c;
+}
+
+static bt_status add_conv(bt_gemm *gemm, const bt_launch *launch, const bt_conv_args *a,
+                          bt_error *err) {
+    static const char *const entry[2][2] = {{"bt_conv_tf32_64", "bt_conv_tf32_128"},
+                                            {"bt_conv_bf16_64", "bt_conv_bf16_128"}};
+    conv c = conv_of(launch, a);
+    uint32_t number = bt_gemm_number(gemm->kind), taps = a->kh * a->kw;
+    bt_conv_plane plane = plane_of(c.samples, c.channels, c.size, c.pad);
+    uint32_t positions = c.samples * plane.plane, stride = round_up(c.channels, 16 / number);
+    uint32_t depth = round_up(c.channels, elements_of(gemm->kind)); // of a tap of a filter
+    uint64_t points = aligned((uint64_t)positions * stride * number);
+    uint64_t filters = aligned((uint64_t)c.rows * taps * depth * number);
+    CUdeviceptr room;
+    BT_TRY(bt_cuda_scratch_for(gemm->dev, points + filters, &room, err));
+    bt_conv_pack_args pack = {plane, positions, stride, floats(c.x), memory(room)};
+    bt_conv_weights_args weights = {
+        a->o, a->c, taps, depth, c.flipped, 0, floats(c.weight), memory(room + points)};
+    BT_TRY(add_points(gemm, &pack, err));
+    BT_TRY(add_weights(gemm, &weights, err));
+
+    const bt_gemm_matrix a_is = {room + points, 1, c.rows, taps * depth, taps * depth, 0};
+    const bt_gemm_matrix b_is = {room, 1, positions, c.channels, stride, 0};
+    bt_conv_gemm_args args = {
+        .rows = c.rows,
+        .samples = c.samples,
+        .h = c.out[0],
+        .w = c.out[1],
+        .pitch = plane.pitch,
+        .plane = plane.plane,
+        .taps = taps,
+        .kw = a->kw,
+        .steps = depth / elements_of(gemm->kind),
+        .shift = -(int)(c.pad[0] * plane.pitch + c.pad[1]),
+        .epilogue = c.flipped ? BT_MAP_COPY : a->epilogue,
+        .bias = floats(c.bias),
+        .y = memory(c.y),
+    };
+    BT_TRY(bt_gemm_map(gemm, &a_is, c.rows > 64 ? 128 : 64, &args.a, err));
+    BT_TRY(bt_gemm_map(gemm, &b_is, TILE_N, &args.b, err));
+    uint64_t tiles = (uint64_t)bt_gemm_blocks(c.rows, c.rows > 64 ? 128 : 64) *
+                     bt_gemm_blocks(positions, TILE_N);
+    return add_kernel(gemm, entry, c.rows, tiles, &args, sizeof args, err);
+}
+
+// ---- The gradient of the weights --------------------------------------------------------------
+
+// Rows of x that are fetched at a time: of one tap, so a part of its channels.
+static uint32_t box_of(uint32_t channels) {
+    uint32_t box = 64;
+    while (channels % box) box /= 2;
+    return box;
+}
+
+static bt_status add_conv_weight(bt_gemm *gemm, const bt_launch *launch, const bt_conv_args *a,
+                                 bt_error *err) {
+    static const char *const entry[2][2] = {{"bt_conv_weight_tf32_64", "bt_conv_weight_tf32_128"},
+                                            {"bt_conv_weight_bf16_64", "bt_conv_weight_bf16_128"}};
+    const uint32_t size[2] = {a->h, a->w}, pad[2] = {a->padding, a->padding};
+    uint32_t number = bt_gemm_number(gemm->kind), taps = a->kh * a->kw;
+    uint32_t chunks = bt_gemm_blocks(a->n, BT_CONV_CHUNK);
+    bt_conv_plane of_x = plane_of(a->n, a->c, size, pad), of_dy = of_x;
+    of_dy.channels = a->o, of_dy.h = a->oh, of_dy.w = a->ow;
+    uint32_t k = BT_CONV_CHUNK * of_x.plane, positions = a->n * of_x.plane;
+    uint32_t stride = round_up(positions, 8);
+    uint64_t dy_bytes = aligned((uint64_t)a->o * chunks * k * number);
+    uint64_t x_bytes = aligned((uint64_t)a->c * stride * number);
+    CUdeviceptr room;
+    BT_TRY(bt_cuda_scratch_for(gemm->dev, dy_bytes + x_bytes, &room, err));
+    bt_conv_pack_args pack_dy = {of_dy, chunks * k, chunks * k,
+                                 floats(bt_cuda_address(&launch->binding[0])), memory(room)};
+    bt_conv_pack_args pack_x = {of_x, stride, stride, floats(bt_cuda_address(&launch->binding[1])),
+                                memory(room + dy_bytes)};
+    BT_TRY(add_planes(gemm, &pack_dy, err));
+    BT_TRY(add_planes(gemm, &pack_x, err));
+
+    const bt_gemm_matrix dy = {room, chunks, a->o, k, chunks * k, k};
+    const bt_gemm_matrix x = {room + dy_bytes, 1, a->c, positions, stride, 0};
+    bt_conv_weight_gemm_args args = {
+        .o = a->o,
+        .c = a->c,
+        .chunks = chunks,
+        .k = k,
+        .pitch = of_x.pitch,
+        .taps = taps,
+        .kw = a->kw,
+        .shift = -(int)(a->padding * of_x.pitch + a->padding),
+        .box = box_of(a->c),
+        .partial = memory(bt_cuda_address(&launch->binding[2])),
+    };
+    BT_TRY(bt_gemm_map(gemm, &dy, a->o > 64 ? 128 : 64, &args.a, err));
+    BT_TRY(bt_gemm_map(gemm, &x, box_of(a->c), &args.b, err));
+    uint64_t tiles = (uint64_t)bt_gemm_blocks(a->o, a->o > 64 ? 128 : 64) *
+                     bt_gemm_blocks(a->c * taps, TILE_N) * chunks;
+    return add_kernel(gemm, entry, a->o, tiles, &args, sizeof args, err);
+}
+
+// ---- Which convolutions -----------------------------------------------------------------------
+
+// Stride 1, many channels on both sides, enough arithmetic to pay for packing, and sizes that the
+// 32-bit arithmetic of the kernels can count.
+static bool is_worth_it(const bt_conv_args *a) {
+    if (a->stride != 1 || a->padding >= a->kh || a->padding >= a->kw) return false;
+    if (a->c < CHANNELS_MIN || a->o < CHANNELS_MIN || a->c % 8 || a->o % 8) return false;
+    if (a->c > GRID_MAX || a->o > GRID_MAX || a->n == 0 || a->oh == 0 || a->ow == 0) return false;
+    double taps = (double)a->kh * a->kw;
+    double positions = (a->n + BT_CONV_CHUNK) * (double)(a->h + a->kh) * (double)(a->w + a->kw + 1);
+    if (positions >= 0x1p30 || taps * a->c >= 0x1p24 || taps * a->o >= 0x1p24) return false;
+    double multiplications = (double)a->n * a->oh * a->ow * taps * a->c * a->o;
+    return multiplications >= 0x1p26;
+}
+
+bt_status bt_gemm_conv(bt_gemm *gemm, const bt_launch *launch, bool *taken, bt_error *err) {
+    bt_conv_args args;
+    *taken = false;
+    if (gemm->kind == BT_GEMM_F32) return BT_OK; // conv.k is the f32 kernel
+    memcpy(&args, launch->scalars, sizeof args);
+    if (!is_worth_it(&args)) return BT_OK;
+    *taken = true;
+    return launch->kernel == BT_KERNEL_conv2d_grad_weight
+               ? add_conv_weight(gemm, launch, &args, err)
+               : add_conv(gemm, launch, &args, err);
+}
