@@ -22,13 +22,20 @@ void note(const settings *s, const char *format, ...) __attribute__((format(prin
         if (check_status != BT_OK) return fail_status(ctx, check_status); \
     } while (0)
 
-// Opens a context, or prints why not.
-int open_context(const char *device, int threads, bt_context **out);
+// Opens a context (desc NULL: on the CPU), or prints why not.
+int open_context(const bt_context_desc *desc, bt_context **out);
 // Runs body(ctx, user) with a context that is closed afterwards.
-int with_context(const char *device, int threads, int (*body)(bt_context *ctx, void *user),
-                 void *user);
-// On the --device and --threads of the settings, which body gets.
-int with_device(settings *s, int (*body)(bt_context *ctx, void *settings));
+int with_context(const bt_context_desc *desc, int (*body)(bt_context *ctx, void *user), void *user);
+// A CPU context of one thread, for reading files.
+int with_reader(int (*body)(bt_context *ctx, void *user), void *user);
+
+// What --device, --threads, --precision and --overrides ask for.
+bt_context_desc describe_context(const settings *s);
+// with_context as the settings describe it. Refuses a precision that the device has not; one that
+// makes no difference there is remarked upon.
+int with_device(settings *s, int (*body)(bt_context *ctx, void *user), void *user);
+// The precision that the commands on this context compute in: "fp32".
+const char *precision_name(const bt_context *ctx, const settings *s);
 
 // Settles which data set is meant: args[index], else --data, else MNIST where it is found, else
 // digits, and says which of the last two.

@@ -32,9 +32,10 @@ void note(const settings *s, const char *format, ...) {
     fputc('\n', stderr);
 }
 
-int open_context(const char *device, int threads, bt_context **out) {
-    bt_context_desc desc = {.device = device, .threads = threads};
-    bt_status status = bt_open(&desc, out);
+// ---- Contexts ----------------------------------------------------------------------------------
+
+int open_context(const bt_context_desc *desc, bt_context **out) {
+    bt_status status = bt_open(desc, out);
     if (status == BT_OK) return 0;
     int code = fail_status(*out, status);
     if (*out) bt_close(*out);
@@ -42,19 +43,58 @@ int open_context(const char *device, int threads, bt_context **out) {
     return code;
 }
 
-int with_context(const char *device, int threads, int (*body)(bt_context *ctx, void *user),
+int with_context(const bt_context_desc *desc, int (*body)(bt_context *ctx, void *user),
                  void *user) {
     bt_context *ctx;
-    int code = open_context(device, threads, &ctx);
+    int code = open_context(desc, &ctx);
     if (code) return code;
     code = body(ctx, user);
     bt_close(ctx);
     return code;
 }
 
-int with_device(settings *s, int (*body)(bt_context *ctx, void *settings)) {
-    return with_context(opt_text(s, "device"), opt_int(s, "threads"), body, s);
+int with_reader(int (*body)(bt_context *ctx, void *user), void *user) {
+    return with_context(&(bt_context_desc){.threads = 1}, body, user);
 }
+
+bt_context_desc describe_context(const settings *s) {
+    bt_context_desc desc = {.device = opt_text(s, "device"),
+                            .threads = opt_int(s, "threads"),
+                            .no_overrides = opt_is(s, "overrides", "off")};
+    for (bt_precision p = BT_PRECISION_FP32; p <= BT_PRECISION_BF16; p++)
+        if (opt_is(s, "precision", bt_precision_name(p))) desc.precision = p;
+    return desc;
+}
+
+static int check_precision(const bt_context *ctx, const settings *s) {
+    bt_device_info device;
+    bt_context_device(ctx, &device);
+    bool fp64 = opt_is(s, "precision", "fp64");
+    if (fp64 && !bt_context_computes(ctx, BT_F64))
+        return fail(BT_ERROR_USAGE, "--precision fp64: %s computes in f32; fp64 needs --device cpu",
+                    device.name);
+    if (!fp64 && bt_context_precision(ctx) != describe_context(s).precision)
+        note(s, "--precision %s makes no difference: %s computes in %s", opt_text(s, "precision"),
+             device.name, precision_name(ctx, s));
+    return 0;
+}
+
+int with_device(settings *s, int (*body)(bt_context *ctx, void *user), void *user) {
+    bt_context *ctx;
+    bt_context_desc desc = describe_context(s);
+    int code = open_context(&desc, &ctx);
+    if (code) return code;
+    code = check_precision(ctx, s);
+    if (!code) code = body(ctx, user);
+    bt_close(ctx);
+    return code;
+}
+
+const char *precision_name(const bt_context *ctx, const settings *s) {
+    return opt_is(s, "precision", "fp64") ? "fp64" : bt_precision_name(bt_context_precision(ctx));
+}
+
+// ---- Data and checkpoints ----------------------------------------------------------------------
 
 // MNIST where it is found, else the built-in digits.
 static int default_data(settings *s) {

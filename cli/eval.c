@@ -47,7 +47,8 @@ static void print_evaluation(const bt_evaluation *e, const char *name, const int
 }
 
 static int print_evaluation_json(const bt_evaluation *e, const bt_model *model,
-                                 const bt_dataset_info *data, const int *matrix) {
+                                 const bt_dataset_info *data, const int *matrix,
+                                 const char *precision) {
     json_t *rows = json_array(), *classes = json_array();
     for (int i = 0; i < data->classes; i++) {
         json_t *row = json_array();
@@ -60,16 +61,24 @@ static int print_evaluation_json(const bt_evaluation *e, const bt_model *model,
                                         "precision", s.precision, "recall", s.recall, "f1", s.f1));
     }
     return print_json(json_pack(
-        "{s:f,s:o,s:f,s:i,s:i,s:f,s:s,s:s,s:I,s:o,s:o}", "test_acc", e->accuracy, "test_loss",
+        "{s:f,s:o,s:f,s:i,s:i,s:f,s:s,s:s,s:I,s:s,s:o,s:o}", "test_acc", e->accuracy, "test_loss",
         real_or_null(e->loss), "test_standard_error", e->standard_error, "correct", e->correct,
         "count", e->count, "seconds", e->seconds, "data", data->name, "model", bt_model_spec(model),
-        "params", (json_int_t)bt_model_size(model), "confusion", rows, "classes", classes));
+        "params", (json_int_t)bt_model_size(model), "precision", precision, "confusion", rows,
+        "classes", classes));
 }
 
-static int evaluate(bt_context *ctx, settings *s, bt_model *model, bt_dataset *set) {
+static void announce(const bt_context *ctx, const settings *s) {
+    bt_device_info device;
+    bt_context_device(ctx, &device);
+    note(s, "on %s in %s: %s", device.name, precision_name(ctx, s), device.description);
+}
+
+static int evaluate(bt_context *ctx, const settings *s, bt_model *model, bt_dataset *set) {
     bt_dataset_info data;
     bt_model_desc m;
     bt_evaluation e;
+    announce(ctx, s);
     bt_dataset_describe(set, &data);
     bt_model_describe(model, &m);
     data.classes = m.classes; // no fewer than the data's, and any of them may be predicted
@@ -85,7 +94,7 @@ static int evaluate(bt_context *ctx, settings *s, bt_model *model, bt_dataset *s
         for (int i = 0; i < data.count; i++)
             matrix[bt_dataset_label(set, i) * data.classes + predicted[i]]++;
         if (opt_flag(s, "json"))
-            code = print_evaluation_json(&e, model, &data, matrix);
+            code = print_evaluation_json(&e, model, &data, matrix, precision_name(ctx, s));
         else
             print_evaluation(&e, data.name, matrix, data.classes);
     }
@@ -94,25 +103,35 @@ static int evaluate(bt_context *ctx, settings *s, bt_model *model, bt_dataset *s
     return code;
 }
 
+typedef struct evaluation {
+    settings *s;
+    char checkpoint[PATH_BYTES];
+} evaluation;
+
 static int eval_body(bt_context *ctx, void *user) {
-    settings *s = user;
-    char path[PATH_BYTES];
-    int used;
+    const evaluation *e = user;
+    bt_dtype dtype = opt_is(e->s, "precision", "fp64") ? BT_F64 : BT_F32;
     bt_model *model;
     bt_dataset *set;
-    int code = checkpoint_of(s, path, &used);
-    if (!code && s->arg_count > used + 1)
-        code = fail(BT_ERROR_USAGE, "unexpected argument '%s'", s->args[used + 1]);
-    if (!code) code = merge_kept(ctx, s, path, NULL, NULL);
-    if (!code) code = choose_data(s, used);
-    if (code) return code;
-    CHECK(ctx, bt_model_load(ctx, path, opt_is(s, "precision", "fp64") ? BT_F64 : BT_F32, &model));
-    CHECK(ctx, open_data(ctx, s, true, opt_int(s, "limit"), &set));
-    return evaluate(ctx, s, model, set);
+    CHECK(ctx, bt_model_load(ctx, e->checkpoint, dtype, &model));
+    CHECK(ctx, open_data(ctx, e->s, true, opt_int(e->s, "limit"), &set));
+    return evaluate(ctx, e->s, model, set);
+}
+
+static int merge_body(bt_context *ctx, void *user) {
+    const evaluation *e = user;
+    return merge_kept(ctx, e->s, e->checkpoint, NULL, NULL);
 }
 
 int command_eval(settings *s) {
-    return with_device(s, eval_body);
+    evaluation e = {.s = s};
+    int used, code = checkpoint_of(s, e.checkpoint, &used);
+    if (!code && s->arg_count > used + 1)
+        code = fail(BT_ERROR_USAGE, "unexpected argument '%s'", s->args[used + 1]);
+    // In a context of its own, because the checkpoint may name the precision.
+    if (!code) code = with_reader(merge_body, &e);
+    if (!code) code = choose_data(s, used);
+    return code ? code : with_device(s, eval_body, &e);
 }
 
 // ---- Predict -----------------------------------------------------------------------------------
@@ -214,5 +233,5 @@ static int predict_body(bt_context *ctx, void *user) {
 }
 
 int command_predict(settings *s) {
-    return with_device(s, predict_body);
+    return with_device(s, predict_body, s);
 }

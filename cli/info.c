@@ -135,8 +135,8 @@ int command_data(settings *s) {
     static const char *const actions[] = {"list", "get", "info"};
     const char *action = s->arg_count ? s->args[0] : "list";
     if (!strcmp(action, "list")) return list_sets(s);
-    if (!strcmp(action, "get")) return with_context("cpu", 1, get_set, s);
-    if (!strcmp(action, "info")) return with_context("cpu", 1, show_set, s);
+    if (!strcmp(action, "get")) return with_reader(get_set, s);
+    if (!strcmp(action, "info")) return with_reader(show_set, s);
     const char *guess = nearest(action, actions, 3);
     return fail(BT_ERROR_USAGE, "unknown action 'data %s'; did you mean '%s'?", action,
                 guess ? guess : "list");
@@ -151,5 +151,5 @@ static int inspect_file(bt_context *ctx, void *user) {
 int command_inspect(settings *s) {
     if (s->arg_count == 0)
         return fail(BT_ERROR_USAGE, "inspect needs a FILE: a checkpoint, data set or picture file");
-    return with_context("cpu", 1, inspect_file, s);
+    return with_reader(inspect_file, s);
 }

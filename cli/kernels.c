@@ -72,7 +72,7 @@ int command_kernels(settings *s) {
                           opt_text(s, "lang"))
                    : list(s, kernels, count);
     else
-        code = found < 0 ? unknown(s->args[0], kernels, count) : with_context("cpu", 1, show, s);
+        code = found < 0 ? unknown(s->args[0], kernels, count) : with_reader(show, s);
     free(kernels);
     return code;
 }

@@ -33,6 +33,8 @@ typedef struct parity_row {
     bool no_gradient; // the output alone
     bool exact;       // the same numbers as the CPU in f32
     bool cpu_only;
+    bool large; // for kernels that are only used at such sizes: on GPUs alone, the CPU takes a
+                // second
 } parity_row;
 
 extern const parity_row parity_rows[];

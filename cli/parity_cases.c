@@ -360,6 +360,11 @@ static const char batches[] =
     "1x1x1 1x5x3 5x1x3 3x5x1 2x3x5 7x11x13 16x16x16 17x33x9 31x32x33 33x31x17 " \
     "65x7x3 3x65x7 7x3x65 64x128x10 64x20x128 128x5x17 1x100x10 2x257x3 63x64x65 5x130x31"
 static const char layers[] = LAYERS, wide[] = LAYERS " 2100x2x500 4250x3x500";
+// Sizes at which kernels tuned by hand take over.
+static const char large_products[] = "1029x1021x1037 2100x260x2050 68x4100x4000",
+                  large_layers[] = "1100x1000x1030 2050x516x1100",
+                  large_images[] = "32x16x28x28,32x5x5,1,2 64x32x16x16,40x3x3,1,1 "
+                                   "9x64x31x33,24x3x3,1,0";
 static const char sums[] =
     "1,1 7,1 31,1 64,1 255,1 256,1 257,1 1025,1 4099,1 70001,1 5x7x11,5 5x7x11,2 5x7x11,0 "
     "2x3x5x7,10 "
@@ -464,9 +469,18 @@ const parity_row parity_rows[] = {
     {"dense, sigmoid", "matmul", layers, .build = dense, .with.unary = bt_sigmoid, .product = true},
     {"dense, tanh", "matmul", layers, .build = dense, .with.unary = bt_tanh, .product = true},
     {"dense, gelu", "matmul", layers, .build = dense, .with.unary = bt_gelu, .product = true},
+    {"matmul, large", "matmul", large_products, .build = matmul, .product = true, .large = true},
+    {"matmul, large, a^T b^T", "matmul", large_products, .build = matmul,
+     .with.flags = TRANSPOSE_A | TRANSPOSE_B, .product = true, .large = true},
+    {"dense, large, relu", "matmul", large_layers, .build = dense, .with.unary = bt_relu,
+     .product = true, .large = true},
+    {"dense, large, gelu", "matmul", large_layers, .build = dense, .with.unary = bt_gelu,
+     .product = true, .large = true},
     {"conv2d", "conv2d conv2d_grad_input conv2d_grad_weight", images, .build = conv,
      .product = true},
     {"conv2d, relu", "conv2d", images, .build = conv, .with.unary = bt_relu, .product = true},
+    {"conv2d, large", "conv2d conv2d_grad_input conv2d_grad_weight", large_images, .build = conv,
+     .product = true, .large = true},
     {"im2col", "im2col col2im", columns, .build = im2col},
     {"max_pool", "max_pool max_pool_grad", windows, .build = pool, .with.pool = bt_max_pool},
     {"max_pool, no grad", "max_pool", windows, .build = pool, .with.pool = bt_max_pool,

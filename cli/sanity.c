@@ -215,7 +215,7 @@ static int check_learning(bt_context *ctx, checks *c) {
 
 static int check_all(bt_context *ctx, checks *c) {
     bt_context *reference; // f64 is the CPU's alone
-    int code = open_context("cpu", opt_int(c->s, "threads"), &reference);
+    int code = open_context(&(bt_context_desc){.threads = opt_int(c->s, "threads")}, &reference);
     if (code) return code;
     code = check_gradients(reference, c);
     bt_close(reference);
@@ -245,5 +245,5 @@ static int sanity_body(bt_context *ctx, void *user) {
 
 int command_sanity(settings *s) {
     int code = choose_data(s, 1);
-    return code ? code : with_device(s, sanity_body);
+    return code ? code : with_device(s, sanity_body, s);
 }

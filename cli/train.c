@@ -21,6 +21,7 @@ typedef struct training {
     uint32_t first_step;         // of that checkpoint
     char data_sha256[65];        // of the data it was trained on; "" if not known
     rundir dir;
+    char program[256]; // how the device runs it, "" where it has nothing to say
     progress progress;
     watch watch;
     json_t *profile; // rows of op_timings.csv; NULL without --profile
@@ -183,14 +184,14 @@ static json_t *describe_run(const training *t) {
     json_t *words = json_pack("[s,s]", "bantam", t->s->title);
     for (int i = 0; i < t->s->argc; i++) json_array_append_new(words, json_string(t->s->argv[i]));
     return json_pack(
-        "{s:s,s:s,s:s,s:s,s:o,s:s,s:I,s:{s:s,s:s},s:i,s:{s:o,s:o,s:o},s:o,s:s?,s:I}", "status",
+        "{s:s,s:s,s:s,s:s,s:o,s:s,s:I,s:{s:s,s:s,s:s},s:i,s:{s:o,s:o,s:o},s:o,s:s?,s:I}", "status",
         "running", "version", BT_VERSION_TEXT, "compiler", compiler, "start", start, "argv", words,
         "model", bt_model_spec(t->model), "params", (json_int_t)bt_model_size(t->model), "device",
-        "name", device.name, "description", device.description, "cores",
-        (int)sysconf(_SC_NPROCESSORS_ONLN), "data", "train", describe_data(t->train), "validation",
-        describe_data(t->validation), "test", describe_data(t->test), "settings",
-        settings_json(t->s, false), "resumed_from", *t->checkpoint ? t->checkpoint : NULL,
-        "resumed_at_step", (json_int_t)t->first_step);
+        "name", device.name, "description", device.description, "precision",
+        precision_name(t->ctx, t->s), "cores", (int)sysconf(_SC_NPROCESSORS_ONLN), "data", "train",
+        describe_data(t->train), "validation", describe_data(t->validation), "test",
+        describe_data(t->test), "settings", settings_json(t->s, false), "resumed_from",
+        *t->checkpoint ? t->checkpoint : NULL, "resumed_at_step", (json_int_t)t->first_step);
 }
 
 // A new directory, or the one of the checkpoint that is resumed.
@@ -210,8 +211,8 @@ static void announce(const training *t) {
     bt_dataset_describe(t->test, &test);
     if (t->validation) bt_dataset_describe(t->validation, &validation);
     bt_context_device(t->ctx, &device);
-    note(t->s, "%s (%zu parameters) on %s: %s", bt_model_spec(t->model), bt_model_size(t->model),
-         device.name, device.description);
+    note(t->s, "%s (%zu parameters) on %s in %s: %s", bt_model_spec(t->model),
+         bt_model_size(t->model), device.name, precision_name(t->ctx, t->s), device.description);
     note(t->s, "%s: %d to train, %d to validate, %d to test", train.name, train.count,
          validation.count, test.count);
     note(t->s, "run directory: %s", t->dir.path);
@@ -221,8 +222,11 @@ static void announce(const training *t) {
 // ---- Running -----------------------------------------------------------------------------------
 
 // The trainer accepted the settings and the checkpoint: a resumed directory may be changed now.
-static int start(training *t) {
+static int start(training *t, const char *program) {
     t->started = true;
+    snprintf(t->program, sizeof t->program, "%s", program ? program : "");
+    if (*t->program) note(t->s, "program: %s", t->program);
+    json_object_set_new(t->dir.record, "program", json_string(t->program));
     int code = rundir_begin(&t->dir, opt_text(t->s, "loss-log"), opt_is(t->s, "precision", "fp64"),
                             t->first_step);
     return code ? code : rundir_save(&t->dir);
@@ -230,7 +234,7 @@ static int start(training *t) {
 
 static bt_answer on_progress(void *user, const bt_progress *now) {
     training *t = user;
-    if (now->event == BT_EVENT_START) t->failure = start(t);
+    if (now->event == BT_EVENT_START) t->failure = start(t, now->program);
     if (t->failure) return BT_STOP;
     if (now->warning && !t->warned) {
         progress_clear(&t->progress);
@@ -275,12 +279,13 @@ static json_t *describe_result(const training *t, const bt_train_result *r,
     bt_device_info device;
     bt_context_device(t->ctx, &device);
     return json_pack(
-        "{s:o,s:o,s:o,s:i,s:I,s:f,s:o,s:s,s:I,s:s,s:s,s:s,s:o,s:o,s:o,s:o,s:o,s:i,s:s}", "test_acc",
-        real_or_null(test ? test->accuracy : NAN), "test_loss",
+        "{s:o,s:o,s:o,s:i,s:I,s:f,s:o,s:s,s:s,s:s,s:I,s:s,s:s,s:s,s:o,s:o,s:o,s:o,s:o,s:i,s:s}",
+        "test_acc", real_or_null(test ? test->accuracy : NAN), "test_loss",
         real_or_null(test ? test->loss : NAN), "test_standard_error",
         real_or_null(test ? test->standard_error : NAN), "epochs", r->epochs, "steps",
         (json_int_t)r->steps, "train_s", r->seconds, "images_per_s",
-        real_or_null(r->images_per_second), "device", device.name, "params",
+        real_or_null(r->images_per_second), "device", device.name, "precision",
+        precision_name(t->ctx, t->s), "program", t->program, "params",
         (json_int_t)bt_model_size(t->model), "run_dir", t->dir.path, "model",
         bt_model_spec(t->model), "data", opt_text(t->s, "data"), "train_loss",
         real_or_null(r->train_loss), "train_acc", real_or_null(r->train_accuracy), "val_loss",
@@ -391,6 +396,11 @@ static int check(training *t) {
     if (!opt_text(s, "resume") && s->arg_count == 0)
         return fail(BT_ERROR_USAGE, "train needs a MODEL: mlp, lenet, lenet5 or layers such as "
                                     "fc128,relu,fc10; see `bantam help train`");
+    // What is watched must be what runs.
+    if (opt_text(s, "watch-kernels") && opt(s, "overrides")->from > FROM_CHECKPOINT &&
+        opt_is(s, "overrides", "on"))
+        return fail(BT_ERROR_USAGE, "--watch-kernels needs --overrides off: kernels that are tuned "
+                                    "by hand do not come from .k files");
     if (opt_is(s, "opt", "sgd") && opt(s, "momentum")->from == FROM_COMMAND_LINE)
         return fail(BT_ERROR_USAGE, "--opt sgd has no momentum; use --opt momentum");
     const char *resume = opt_text(s, "resume");
@@ -398,8 +408,10 @@ static int check(training *t) {
         return fail(BT_ERROR_USAGE, "--resume has weights already; --init-from starts a new run");
     int code = resume ? find_checkpoint(resume, t->checkpoint) : 0;
     // In a context of its own, because the checkpoint may name the device.
-    if (!code && resume) code = with_context("cpu", 1, merge_checkpoint, t);
+    if (!code && resume) code = with_reader(merge_checkpoint, t);
     if (!code) code = default_by_choice(s);
+    if (!code && opt_text(s, "watch-kernels"))
+        code = settings_set(s, "overrides", "off", FROM_CHECKPOINT);
     return code ? code : choose_data(s, 1);
 }
 
@@ -409,7 +421,7 @@ int command_train(settings *s) {
     t->s = s;
     catch_signals();
     int code = check(t);
-    if (!code) code = with_context(opt_text(s, "device"), opt_int(s, "threads"), train_body, t);
+    if (!code) code = with_device(s, train_body, t);
     rundir_close(&t->dir);
     json_decref(t->profile);
     free(t);

@@ -71,7 +71,7 @@ static void base_names(const char *names, char *out, size_t bytes) {
 // says why not.
 static bt_status check_kernels(const watch *w, bt_context **device, int *cases, char *sentence) {
     bt_context *reference = NULL;
-    bt_context_desc same = {.device = opt_text(w->s, "device")};
+    bt_context_desc same = describe_context(w->s);
     char swapped[NAMES_BYTES] = "", names[NAMES_BYTES];
     bt_status status = bt_open(&same, device);
     if (status == BT_OK) status = bt_kernels_load(*device, w->folder, swapped, sizeof swapped);

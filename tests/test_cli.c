@@ -358,6 +358,40 @@ static void test_usage(void **state) {
     wrong(&(how){.env = "BANTAM_EPOCHS=many"}, 2, "BANTAM_EPOCHS", SMALL);
 }
 
+// What is asked of the CPU beyond f32 is either done, refused at once, or said to make no
+// difference.
+static void test_precision(void **state) {
+    (void)state;
+    ran r = cli(&plain, SMALL "--epochs 1 --precision tf32 --overrides off --out @/tf32");
+    check(r.code == 0 && strstr(r.err, "--precision tf32 makes no difference: cpu:0") &&
+              strstr(r.err, "on cpu:0 in fp32: "),
+          "exit %d: %s", r.code, r.err);
+    done(&r);
+    char *record = text_of(in_scratch("tf32/run.json"));
+    json_t *run = parse(record);
+    const char *used =
+        json_string_value(json_object_get(json_object_get(run, "device"), "precision"));
+    check(used && !strcmp(used, "fp32"), "run.json says %s", used ? used : "nothing");
+    json_decref(run);
+    free(record);
+
+    free(fine(SMALL "--epochs 1 --precision fp64 --out @/fp64"));
+    char *text = fine("eval @/fp64 --limit 50 --json");
+    json_t *o = parse(text);
+    check(!strcmp(json_string_value(json_object_get(o, "precision")), "fp64"), "%s", text);
+    json_decref(o);
+    free(text);
+    wrong(&plain, 2, "fp64 needs --device cpu", "eval @/fp64 --limit 50 --device sim");
+    r = cli(&plain, SMALL "--device sim --precision fp64 --out @/sim");
+    check(r.code == 2 && lines(r.err) == 1 && strstr(r.err, "sim computes in f32"), "exit %d: %s",
+          r.code, r.err);
+    done(&r);
+    wrong(&plain, 2, "did you mean tf32?", SMALL "--precision tf23");
+    wrong(&plain, 2, "did you mean bf16?", "bench --precision pf16");
+    wrong(&plain, 2, "is none of on|off", SMALL "--overrides maybe");
+    wrong(&plain, 2, "--overrides off", SMALL "--watch-kernels kernels --overrides on");
+}
+
 static void test_no_gpu(void **state) {
     (void)state;
     bt_device_info all[32];
@@ -522,6 +556,7 @@ int main(void) {
         cmocka_unit_test(test_precedence),
         cmocka_unit_test(test_loss_log),
         cmocka_unit_test(test_usage),
+        cmocka_unit_test(test_precision),
         cmocka_unit_test(test_no_gpu),
         cmocka_unit_test(test_bad_files),
         cmocka_unit_test(test_bad_data),

@@ -38,6 +38,7 @@ c_library='<(assert|ctype|errno|float|inttypes|limits|math|setjmp|stdarg|stdbool
         case $name in
         cpu) set -- ;;
         check) set -- 'device/portable\.h"' 'device/cpu/cpu\.h"' ;;
+        cuda) set -- 'device/portable\.h"' 'cuda/[a-z_]+\.h"' ;; # those of kernels/cuda, read by both sides
         *) set -- 'device/portable\.h"' ;;
         esac
         strangers "$(find "$folder" -name '*.[ch]' -o -name '*.inc' | tr '\n' ' ')" \
@@ -95,12 +96,12 @@ else
     verdict installs "$(find "$stage/usr" -type f -o -type l | sed 's/$/ stays after uninstall/')"
 fi
 
-verdict files_below_800_lines "$(find src include cli tests examples bench tools kernels -name '*.[chk]' -exec wc -l {} + |
+verdict files_below_800_lines "$(find src include cli tests examples bench tools kernels \( -name '*.[chk]' -o -name '*.cu' -o -name '*.cuh' \) -exec wc -l {} + |
     awk '$1 > 800 && $2 != "total" { print $2 " has " $1 " lines" }')"
 
 # Written in pieces, so that this file does not find itself.
 verdict nothing_unfinished "$(grep -rnwE "TO""DO|FIX""ME|XX""X|HA""CK" Makefile include src kernels tools cli tests examples scripts bench docs .ci README.md CONTRIBUTING.md 2>/dev/null | head -n 3)"
 
-verdict files_say_what_they_are "$(find src include cli tests examples tools kernels -name '*.[chk]' | while read -r file; do
+verdict files_say_what_they_are "$(find src include cli tests examples tools kernels -name '*.[chk]' -o -name '*.cu' -o -name '*.cuh' | while read -r file; do
     head -n 1 "$file" | grep -qE '^(//|/\*)' || echo "$file does not begin with a comment"
 done)"

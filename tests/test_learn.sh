@@ -1,8 +1,9 @@
 #!/bin/sh
 # docs/learn: the kernels it teaches give right products, each alone and for sizes that fill no tile,
-# a wrong one is seen, and what the page quotes is what kc prints and what stands in the files.
+# a wrong one is seen, what the page quotes is what kc prints and what stands in the files, and the files
+# and commands that the page about training names are there.
 . tests/tap.sh
-plan 3
+plan 4
 
 page=docs/learn/kernels.md
 folder=$BUILD/tests/learn
@@ -24,6 +25,21 @@ quoted() {
     blocks k | grep -vxFf "$folder/text" | sed 's/^/in no kernel: /'
 }
 verdict quotations "$(quoted | head -n 5)"
+
+named() {
+    training=docs/learn/training-on-a-gpu.md
+    grep -oE '(kernels|bench|src|docs)/[a-z_/.]+\.(k|cu|cuh|h|c|sh|md)' $training | sort -u | while read -r file; do
+        [ -e "$file" ] || echo "$training names $file, which is not there"
+    done
+    for command in train bench; do
+        "$BUILD/bantam" help $command >"$folder/text"
+        sed -n "s/^bantam $command \([^#]*\).*/\1/p" $training | grep -oE -- '--[a-z-]+' | sort -u | while read -r option; do
+            grep -q -- "^  $option " "$folder/text" || echo "$training: \`bantam $command\` has no option $option"
+        done
+    done
+    grep -q '^bantam train .*--overrides' $training || echo "$training shows no commands"
+}
+verdict training_page_names_what_is_there "$(named | head -n 5)"
 
 why=
 [ -z "${BT_TEST_QUICK:-}" ] || why="too long for an instrumented build"

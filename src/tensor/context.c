@@ -59,6 +59,21 @@ uint64_t bt_device_allocations(const bt_context *ctx) {
     return ctx->device_allocations;
 }
 
+bt_precision bt_context_precision(const bt_context *ctx) {
+    if (!ctx->device || !ctx->api->precision) return BT_PRECISION_FP32;
+    return ctx->api->precision(ctx->device);
+}
+
+const char *bt_precision_name(bt_precision precision) {
+    static const char *const names[] = {
+        [BT_PRECISION_FP32] = "fp32", [BT_PRECISION_TF32] = "tf32", [BT_PRECISION_BF16] = "bf16"};
+    return (unsigned)precision < sizeof names / sizeof *names ? names[precision] : "?";
+}
+
+bool bt_context_computes(const bt_context *ctx, bt_dtype dtype) {
+    return ctx->device && (dtype != BT_F64 || ctx->api->host);
+}
+
 void bt_context_counters(const bt_context *ctx, bt_counters *out) {
     memset(out, 0, sizeof *out);
     if (!ctx->device) return;

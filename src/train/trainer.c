@@ -231,6 +231,7 @@ static void report(run *r, bt_event event) {
         .warning = r->last.error.status != BT_OK   ? r->last.error.text
                    : r->best.error.status != BT_OK ? r->best.error.text
                                                    : NULL,
+        .program = event == BT_EVENT_START ? bt_program_note(r->program) : NULL,
     };
     r->log_reported = r->log_count;
     bt_answer answer = r->desc->callback(r->desc->user, &p);
