@@ -1,9 +1,12 @@
 """PyTorch's time for one epoch of MNIST on a GPU, at its best.
 
-The data lie on the GPU as floats, TF32 is allowed, the optimizer is SGD with momentum, nothing is logged. A step
-picks its batch from a shuffled order by a counter on the GPU, so that in mode `graph` a whole step is one CUDA
-graph that is replayed without any work of the host. Prints seconds per epoch, the median of the requested epochs.
-usage: torch_gpu.py mlp|lenet BATCH eager|graph EPOCHS FOLDER   (FOLDER has the four IDX files)
+The data lie on the GPU, the optimizer is SGD with momentum in one fused kernel, nothing is logged, and a step
+picks its batch from a shuffled order by a counter on the GPU, so that a whole step can be one CUDA graph that
+is replayed without any work of the host. Modes: `eager`; `graph`, the eager step as a CUDA graph; `compile`, network and
+loss through torch.compile (max-autotune) and the whole step as a CUDA graph. A graph holds several steps where asked.
+Shuffling is not timed; the last batch wraps around. Prints seconds per epoch, the median of the requested epochs.
+usage: torch_gpu.py NET BATCH eager|graph|compile EPOCHS FOLDER [fp32|tf32] [STEPS-PER-GRAPH]
+       NET: mlp, lenet, lenet5 or layers; FOLDER has the four IDX files; TF32 is allowed unless fp32 is asked for
        torch_gpu.py matmul SIZE      prints TFLOP/s of an f32 product, without and with TF32
 """
 import sys
@@ -13,27 +16,33 @@ import numpy as np
 import torch
 from torch import nn
 
-from torch_epochs import model, read_idx
+from nets import read_training, torch_model
 
 
-def steps_of(net, images, labels, batch):
+def steps_of(net, images, labels, batch, compiled):
     loss_of = nn.CrossEntropyLoss()
-    sgd = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, fused=True)
     order = torch.randperm(len(images), device="cuda")
     counter = torch.zeros((), dtype=torch.long, device="cuda")
     rows = torch.arange(batch, device="cuda")
+
+    def loss(pick):
+        return loss_of(net(images[pick]), labels[pick])
+
+    if compiled:
+        loss = torch.compile(loss, mode="max-autotune-no-cudagraphs", dynamic=False)
 
     def step():
         pick = order[(counter * batch + rows) % len(images)]
         counter.add_(1)
         sgd.zero_grad(set_to_none=False)
-        loss_of(net(images[pick]), labels[pick]).backward()
+        loss(pick).backward()
         sgd.step()
 
     return step, order, counter
 
 
-def capture(step):
+def capture(step, repeats):
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -42,25 +51,30 @@ def capture(step):
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        step()
+        for _ in range(repeats):
+            step()
     return graph.replay
 
 
-def epochs(name, batch, mode, count, folder):
-    images = torch.tensor(read_idx(folder, "train-images-idx3-ubyte", 16).reshape(-1, 1, 28, 28) / np.float32(255)).cuda()
-    labels = torch.tensor(read_idx(folder, "train-labels-idx1-ubyte", 8).astype(np.int64)).cuda()
-    step, order, counter = steps_of(model(name).cuda(), images, labels, batch)
-    run = capture(step) if mode == "graph" else step
+def epochs(name, batch, mode, count, folder, repeats):
+    pixels, digits = read_training(folder)
+    images = torch.tensor(pixels / np.float32(255)).cuda()
+    labels = torch.tensor(digits.astype(np.int64)).cuda()
+    step, order, counter = steps_of(torch_model(name).cuda(), images, labels, batch, mode == "compile")
+    if mode == "eager":
+        repeats = 1
+    run = step if mode == "eager" else capture(step, repeats)
+    steps = (len(images) + batch - 1) // batch
     times = []
     for _ in range(count + 1):
         order.copy_(torch.randperm(len(images), device="cuda"))
         counter.zero_()
         torch.cuda.synchronize()
         start = time.perf_counter()
-        for _ in range((len(images) + batch - 1) // batch):
+        for _ in range(steps // repeats):
             run()
         torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
+        times.append((time.perf_counter() - start) * steps / (steps // repeats * repeats))
     print(f"{sorted(times[1:])[count // 2]:.5f}")
 
 
@@ -80,10 +94,17 @@ def matmul(n):
     print(f"{rates[0]:.1f} {rates[1]:.1f}")
 
 
-torch.manual_seed(0)
-torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-torch.backends.cudnn.benchmark = True
-if sys.argv[1] == "matmul":
-    matmul(int(sys.argv[2]))
-else:
-    epochs(sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), sys.argv[5])
+def main():
+    torch.manual_seed(0)
+    words = sys.argv[1:]
+    if words[0] == "matmul":
+        return matmul(int(words[1]))
+    tf32 = "fp32" not in words[5:]
+    repeats = [int(word) for word in words[5:] if word.isdigit()]
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = True
+    epochs(words[0], int(words[1]), words[2], int(words[3]), words[4], repeats[0] if repeats else 1)
+
+
+if __name__ == "__main__":
+    main()
