@@ -5,6 +5,7 @@
 #   make demo       train and try a network            make asan ubsan tsan   tests, instrumented
 #   make examples   the programs of examples/          make bench      speed of this machine
 #   make install    PREFIX=/usr/local DESTDIR=         make format     clang-format on all sources
+#   make ahead      kernels/cuda/ahead.txt anew, when a plan of a whole-program kernel has changed
 
 BUILD   ?= build
 PREFIX  ?= /usr/local
@@ -60,10 +61,10 @@ LIB_OBJECTS := $(foreach isa,$(ISAS),$(ISA_SOURCES:%.c=$(BUILD)/obj/%.$(isa).o))
 FLAGS       += $(if $(HAVE_VULKAN),-DBT_HAVE_VULKAN) $(if $(HAVE_CUDA),-DBT_HAVE_CUDA)
 CLI_OBJECTS := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cli/*.c))
 EXAMPLES    := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c))
-TESTS       := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
+TESTS       := $(patsubst tests/%.c,$(BUILD)/tests/%,$(filter-out $(if $(HAVE_CUDA),,$(shell grep -l '"device/cuda/' tests/test_*.c)),$(wildcard tests/test_*.c)))
 TEST_HELP   := $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out tests/test_%,$(wildcard tests/*.c)))
 
-.PHONY: all install uninstall examples test-programs test asan ubsan tsan bench demo format clean FORCE
+.PHONY: all install uninstall examples test-programs test asan ubsan tsan ahead bench demo format clean FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -144,9 +145,9 @@ $(GEN)/spirv.c: $(BUILD)/kc $(KERNELS)
 CUDA_TEXTS := $(sort $(wildcard kernels/cuda/*.cu kernels/cuda/*.cuh kernels/cuda/*.h kernels/cuda/*.txt))
 CUDA_LARGE := $(basename $(notdir $(filter kernels/cuda/gemm%.cu kernels/cuda/conv%.cu,$(CUDA_TEXTS))))
 CUDA_ANY   := $(basename $(notdir $(shell grep -lis '^//.*any GPU' $(CUDA_LARGE:%=kernels/cuda/%.cu) /dev/null)))
-# (Under a sanitizer nobody trains on a GPU.)
+# (Under a sanitizer nobody trains on a GPU: PTX will do.)
 CUDA_AHEAD := $(if $(strip $(SANITIZE)),,$(shell awk '!/^\#/ && NF == 2 { print $$1 }' kernels/cuda/ahead.txt 2>/dev/null))
-CUDA_CODE  := portable.ptx $(if $(filter nvcc,$(HAVE_CUDA)),portable.cubin $(CUDA_LARGE:%=%.cubin) \
+CUDA_CODE  := portable.ptx $(if $(filter nvcc,$(HAVE_CUDA)$(if $(strip $(SANITIZE)),-)),portable.cubin $(CUDA_LARGE:%=%.cubin) \
               $(CUDA_ANY:%=%.ptx) $(CUDA_AHEAD:%=ahead_%.cubin))
 CUDA_CODE  := $(addprefix $(GEN)/cuda/,$(CUDA_CODE))
 NVCC_FLAGS := -std=c++17 -O3 -Ikernels/cuda -I$(GEN)/cuda -diag-suppress 177
@@ -251,6 +252,12 @@ ubsan:
 	@$(MAKE) --no-print-directory test BUILD=$(BUILD)/ubsan SANITIZE=undefined
 tsan:
 	@$(MAKE) --no-print-directory test BUILD=$(BUILD)/tsan SANITIZE=thread
+
+# The plans of the presets, as test_cuda finds them (it needs NVRTC), for the next build.
+ahead:
+	@$(MAKE) --no-print-directory CUDA_AHEAD= $(BUILD)/bantam $(BUILD)/tests/test_cuda $(BUILD)/tests/fake_cuda.so
+	@BUILD='$(BUILD)' $(BUILD)/tests/test_cuda
+	@cp $(BUILD)/tests/fake_cuda.so.txt kernels/cuda/ahead.txt
 
 bench: $(BUILD)/bantam
 	@$(BUILD)/bantam bench mlp

@@ -80,14 +80,15 @@ section_gates() {
 section_parity() {
     for precision in $precisions bf16; do
         echo "$precision, every kernel:"
-        bantam parity mlp --data mnist --device "$device" --precision "$precision" --quiet |
-            awk 'NR == 1 || / FAILED/ { print } { last[NR % 3] = $0 } END { print last[(NR + 2) % 3]; print last[NR % 3] }'
-        [ "$precision" = bf16 ] || for net in $nets; do
-            [ "$net" = mlp ] || bantam parity "$net" --data mnist --device "$device" --precision "$precision" --quiet | grep 'training steps'
+        bantam parity mlp --data mnist --device "$device" --precision "$precision" --phase kernels --quiet | grep -E '^operator|large|FAILED|cases'
+    done
+    for precision in $precisions; do
+        for net in $nets; do
+            bantam parity "$net" --data mnist --device "$device" --precision "$precision" --phase training --quiet
         done
     done
     echo "overrides off:"
-    bantam parity lenet --data mnist --device "$device" --overrides off --quiet | tail -n 2
+    bantam parity lenet --data mnist --device "$device" --overrides off --quiet | grep -E 'FAILED|cases|steps'
 }
 
 # The gradients of a first step, in a checkpoint each, from three sets of weights.
@@ -190,9 +191,12 @@ section_inference() {
 }
 
 section_matmul() {
-    "$build/bench/matmul" "$device" 512 1024 2048 4096 8192
+    echo "| product | precision, kernels | time | rate | largest error / sqrt(k) |"
+    echo "|---|---|---|---|---|"
+    timeout -s KILL "${LIMIT:-200}" "$build/bench/matmul" "$device" 512 1024 2048 4096 8192 4095x4097x1023 1000x3000x777
+    echo
     for size in 4096 8192; do
-        echo "PyTorch at $size, TFLOP/s in f32 and TF32: $("$python" bench/peers/torch_gpu.py matmul $size)"
+        echo "PyTorch at $size, TFLOP/s in f32, in TF32, and of bf16 operands: $("$python" bench/peers/torch_gpu.py matmul $size)"
     done
 }
 
@@ -256,11 +260,11 @@ section_memory() {
 
 section_sanitizer() {
     command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer is not here" && return; }
-    for net in $nets; do
+    for net in ${NETS:-mlp lenet}; do
         for tool in memcheck racecheck initcheck synccheck; do
             rm -rf "$out/run"
             start=$(seconds_now)
-            timeout -s KILL "${SANITIZER_SECONDS:-100}" compute-sanitizer --tool $tool "$build/bantam" train "$net" mnist --limit 640 --epochs 2 \
+            timeout -s KILL "${SANITIZER_SECONDS:-40}" compute-sanitizer --tool $tool "$build/bantam" train "$net" mnist --limit 640 --epochs 2 \
                 --device "$device" --quiet --out "$out/run" >"$out/log" 2>&1
             code=$?
             echo "- $net, $tool: exit $code after $(echo "$(seconds_now) $start" | awk '{ printf "%.0f", $1 - $2 }') s; $(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$out/log" | tail -n 1)"

@@ -83,6 +83,7 @@ static const option table[] = {
     {"repeats", WHOLE, "5", "N", 1, 1000, CMD_BENCH, "of every measurement"},
     {"phase", CHOICE, "all", "all|training|inference", 0, 0, CMD_BENCH,
      "measure this alone; all: also the time of each operator"},
+    {"phase", CHOICE, "all", "all|kernels|training", 0, 0, CMD_PARITY, "compare this alone"},
     {"config", TEXT, NULL, "FILE", 0, 0, CMD_ALL, "JSON object of option names and values"},
     {"print-config", FLAG, NULL, "on|off", 0, 1, CMD_ALL,
      "print the resolved options, for --config, and stop"},

@@ -361,10 +361,9 @@ static const char batches[] =
     "65x7x3 3x65x7 7x3x65 64x128x10 64x20x128 128x5x17 1x100x10 2x257x3 63x64x65 5x130x31"
 static const char layers[] = LAYERS, wide[] = LAYERS " 2100x2x500 4250x3x500";
 // Sizes at which kernels tuned by hand take over.
-static const char large_products[] = "1029x1021x1037 2100x260x2050 68x4100x4000",
-                  large_layers[] = "1100x1000x1030 2050x516x1100",
-                  large_images[] = "32x16x28x28,32x5x5,1,2 64x32x16x16,40x3x3,1,1 "
-                                   "9x64x31x33,24x3x3,1,0";
+static const char large_products[] = "1029x1021x1037 68x4100x4000",
+                  large_layers[] = "1100x1000x1030",
+                  large_images[] = "64x32x16x16,40x3x3,1,1 9x64x31x33,24x3x3,1,0";
 static const char sums[] =
     "1,1 7,1 31,1 64,1 255,1 256,1 257,1 1025,1 4099,1 70001,1 5x7x11,5 5x7x11,2 5x7x11,0 "
     "2x3x5x7,10 "

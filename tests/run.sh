@@ -67,7 +67,14 @@ for source in tests/test_*.c tests/test_*.sh tests/test_*.py; do
     name=$(basename "$source" | sed 's/\.[a-z]*$//')
     wanted "$name" || continue
     case $source in
-    *.c) run "$name" $prefix "$BUILD/tests/$name" ;;
+    *.c)
+        if [ "$name" = test_cuda ] && ! grep -q '^HAVE_CUDA := .' "$BUILD/config.mk"; then
+            echo "SKIP $name: this build has no CUDA (it needs nvcc or clang)"
+            all_skipped=$((all_skipped + 1))
+        else
+            run "$name" $prefix "$BUILD/tests/$name"
+        fi
+        ;;
     *.sh) run "$name" sh "$source" ;;
     *.py)
         python=

@@ -230,14 +230,14 @@ static void test_steps(void **state) {
     counter *c = make_counter(false);
     int launched = fake()->graph_launches;
     works(api->run(c->dev, c->program, 700, &err));
-    check(fake()->graph_launches - launched == 2 + 11 + 12, "%d graphs for 700 steps",
+    check(fake()->graph_launches - launched == 10 + 7 + 4, "%d graphs for 700 steps",
           fake()->graph_launches - launched);
     expect(c->dev, &c->x, 700);
     works(api->run(c->dev, c->program, 0, &err));
     works(api->run(c->dev, c->program, 1, &err));
     expect(c->dev, &c->x, 701);
     const bt_device_counters *counters = api->counters(c->dev);
-    check(counters->launches == 2 * 701 && counters->submissions == 26,
+    check(counters->launches == 2 * 701 && counters->submissions == 22,
           "%d launches by %d submissions", (int)counters->launches, (int)counters->submissions);
     check(strstr(api->note(c->program), "2 launches as a graph"), "the note is \"%s\"",
           api->note(c->program));
@@ -374,9 +374,9 @@ static said run_net(const char *spec, int batch, bool trains, const bt_context_d
     trained net = net_make(ctx, &(net_desc){.spec = spec, .batch = batch});
     bt_program *program = make_program(ctx, &net, trains);
     int graphs = fake()->graph_launches;
-    ok(ctx, bt_program_run(ctx, program, 3));
-    snprintf(out.note, sizeof out.note, "%s", bt_program_note(program));
     const bt_whole_plan *plan = bt_cuda_plan(program->device_program);
+    if (plan || batch < 64) ok(ctx, bt_program_run(ctx, program, 3)); // the simulator is slow
+    snprintf(out.note, sizeof out.note, "%s", bt_program_note(program));
     if (plan) {
         out.plan = *plan;
         out.ahead = bt_cuda_ahead(plan);

@@ -7,7 +7,7 @@ loss through torch.compile (max-autotune) and the whole step as a CUDA graph. A 
 Shuffling is not timed; the last batch wraps around. Prints seconds per epoch, the median of the requested epochs.
 usage: torch_gpu.py NET BATCH eager|graph|compile EPOCHS FOLDER [fp32|tf32] [STEPS-PER-GRAPH]
        NET: mlp, lenet, lenet5 or layers; FOLDER has the four IDX files; TF32 is allowed unless fp32 is asked for
-       torch_gpu.py matmul SIZE      prints TFLOP/s of an f32 product, without and with TF32
+       torch_gpu.py matmul SIZE      prints TFLOP/s of a product in f32, in TF32, and of bf16 operands
 """
 import sys
 import time
@@ -79,10 +79,10 @@ def epochs(name, batch, mode, count, folder, repeats):
 
 
 def matmul(n):
-    a, b = torch.randn(n, n, device="cuda"), torch.randn(n, n, device="cuda")
     rates = []
-    for tf32 in (False, True):
+    for dtype, tf32 in ((torch.float32, False), (torch.float32, True), (torch.bfloat16, True)):
         torch.backends.cuda.matmul.allow_tf32 = tf32
+        a, b = (torch.rand(n, n, device="cuda").mul(2).sub(1).to(dtype) for _ in range(2))
         for _ in range(5):
             a @ b
         torch.cuda.synchronize()
@@ -91,7 +91,7 @@ def matmul(n):
             a @ b
         torch.cuda.synchronize()
         rates.append(2e-12 * n**3 * 20 / (time.perf_counter() - start))
-    print(f"{rates[0]:.1f} {rates[1]:.1f}")
+    print(" ".join(f"{rate:.1f}" for rate in rates))
 
 
 def main():

@@ -6,8 +6,8 @@
 //     all blocks     receive the new parameters
 //
 // The optimizer's moments of a parameter are in the one block that updates it. While some warps do
-// softmax, others bring the images of the next step. All sums have a fixed order: the bits are the same
-// from run to run, and however the steps are cut into launches.
+// softmax, others bring the images of the next step. All sums have a fixed order: the bits are the
+// same from run to run, and however the steps are cut into launches.
 #include "allreduce.cuh"
 #include "cnn_batch.cuh"
 #include "cnn_conv.cuh"
@@ -35,15 +35,15 @@ template <int L = 0> DEVICE void conv_all_forward(float *shared, int first, int 
 
 // With `send`, which is given numbers that are final while the first convolution is still to come.
 template <int L = CONVS - 1, typename Send>
-DEVICE void conv_all_back(float *shared, int first, int thread, Send send) {
+DEVICE void conv_all_back(float *shared, int thread, Send send) {
     if constexpr (L == 0) {
         if (CONVS == 1) __syncthreads(); // the gradients of the other layers are there
         send();
         image_weight_slope(shared, thread);
     } else {
-        conv_back<L>(shared, first, thread);
+        conv_back<L>(shared, thread);
         __syncthreads();
-        conv_all_back<L - 1>(shared, first, thread, send);
+        conv_all_back<L - 1>(shared, thread, send);
     }
 }
 
@@ -77,8 +77,8 @@ DEVICE Ahead fetch_first(float *shared, const bt_net_args &args, u32 steps, cons
 }
 
 // What warps do between forward and back: softmax, and what can be done beside it.
-DEVICE void turn_around(float *shared, const bt_net_args &args, u32 steps, const Step &step,
-                        Ahead &ahead, int first, int thread) {
+DEVICE void turn_around(float *shared, const bt_net_args &args, const Step &step,
+                        const Ahead &ahead, int first, int thread) {
     int warp = thread / 32, slot = warp % AT_ONCE;
     if (warp < 2 * AT_ONCE) {
         int label = ((const int *)(shared + AT.labels))[step.number % 2 * IMAGES + first + slot];
@@ -94,8 +94,6 @@ DEVICE void turn_around(float *shared, const bt_net_args &args, u32 steps, const
         return;
     } else if (warp == FETCHER) {
         fetch(shared, args, ahead, thread % 32);
-        Step after = next_step(args, steps, next_step(args, steps, step));
-        ahead = look_up(args, after, thread % 32);
     } else {
         conv_lay_weights(shared, thread - 64 * AT_ONCE, 32 * (FETCHER - 2 * AT_ONCE));
     }
@@ -103,8 +101,8 @@ DEVICE void turn_around(float *shared, const bt_net_args &args, u32 steps, const
 
 // Forward and back for all images of the block.
 template <typename Send>
-DEVICE void run_images(float *shared, const bt_net_args &args, u32 steps, const Step &step,
-                       Ahead &ahead, int thread, Send send) {
+DEVICE void run_images(float *shared, const bt_net_args &args, const Step &step, const Ahead &ahead,
+                       int thread, Send send) {
     for (int i = thread; ROUNDS > 1 && i < CONV_PARAMS; i += THREADS) shared[AT.gradient + i] = 0;
     for (int first = 0; first < IMAGES; first += AT_ONCE) {
         if (first > 0) __syncthreads();
@@ -112,18 +110,18 @@ DEVICE void run_images(float *shared, const bt_net_args &args, u32 steps, const 
         load_images(shared, step.number, first, thread);
         conv_all_forward(shared, first, thread);
         fc_all_forward(shared, args.params, first, thread);
-        turn_around(shared, args, steps, step, ahead, first, thread);
+        turn_around(shared, args, step, ahead, first, thread);
         __syncthreads();
         fc_all_back(shared, args.params, first, thread);
         if (last) sum_images(shared, thread);
-        conv_all_back(shared, first, thread, [&]() {
+        conv_all_back(shared, thread, [&]() {
             if (last) send();
         });
     }
     finish_fetch();
 }
 
-// ---- The update ----------------------------------------------------------------------------------
+// ---- The update --------------------------------------------------------------------------------
 
 // A parameter and its moments after a step, by its summed gradient, as kernels/update.k does it.
 // `has_momentum`: SGD keeps v.
@@ -174,10 +172,16 @@ template <int K = 0>
 DEVICE void update_far(float *shared, const bt_net_args &args, const float *slots, const Step &step,
                        int thread) {
     if constexpr (!FC[K].on_chip) {
-        far_weight_slope<K>(shared, slots, thread, [&](int at, float g) {
-            Parameter it = read_parameter(args, at);
-            update(it, g * step.share, hyper_of(shared, step), args.moment1);
-            write_parameter(args, at, it);
+        far_weight_slope<K>(shared, slots, thread, [&](int at, const float(&g)[4]) {
+            Parameter it[4]; // all are read before one is written
+#pragma unroll
+            for (int n = 0; n < 4; n++) it[n] = read_parameter(args, at + n);
+#pragma unroll
+            for (int n = 0; n < 4; n++) {
+                update(it[n], g[n] * step.share, hyper_of(shared, step), args.moment1);
+            }
+#pragma unroll
+            for (int n = 0; n < 4; n++) write_parameter(args, at + n, it[n]);
         });
     }
     if constexpr (K + 1 < FCS) update_far<K + 1>(shared, args, slots, step, thread);
@@ -209,16 +213,21 @@ DEVICE void update_part(float *shared, const bt_net_args &args, const Step &step
     }
 }
 
-// From the gradients of all blocks to new parameters in all blocks. What goes through global memory
-// beside the exchange (cnn_far.cuh) is ordered by it: fences stand before what is sent and behind what
-// has come; and then nothing is sent early. Packets from number EARLY on do not hold gradients of the first
+// From the gradients of all blocks to new parameters in all blocks. `wait` is what can be done
+// while the others are waited for. What goes through global memory beside the exchange
+// (cnn_far.cuh) is ordered by it: fences stand before what is sent and behind what has come; and
+// then nothing is sent early. Packets from number EARLY on do not hold gradients of the first
 // convolution.
 constexpr u32 EARLY = (conv_first(1) + 2) / 3, PACKETS = Exchange::ALL / 3;
 
-DEVICE uint4 *ring_of(const bt_net_args &args) { return (uint4 *)args.scratch + 16; }
+DEVICE packet *ring_of(const bt_net_args &args) {
+    return (packet *)args.scratch + 16;
+}
 
-DEVICE void exchange(float *shared, const bt_net_args &args, const Step &step, u32 tag, int thread) {
-    uint4 *ring = ring_of(args);
+template <typename Wait>
+DEVICE void exchange(float *shared, const bt_net_args &args, const Step &step, u32 tag, int thread,
+                     Wait wait) {
+    packet *ring = ring_of(args);
     float *slots = (float *)(ring + Exchange::SCRATCH_PACKETS);
     if (HAS_FAR) far_send(shared, slots + (size_t)blockIdx.x * SLOT_STRIDE, thread);
     __syncthreads();
@@ -235,11 +244,12 @@ DEVICE void exchange(float *shared, const bt_net_args &args, const Step &step, u
         grid_fence();
     }
     Exchange::publish(ring, shared + AT.part_params, tag, thread);
+    wait();
     Exchange::receive(ring, shared + AT.params, tag, thread);
     if (HAS_FAR) grid_fence();
 }
 
-// ---- Beginning and end ---------------------------------------------------------------------------
+// ---- Beginning and end -------------------------------------------------------------------------
 
 DEVICE void load_parameters(float *shared, const bt_net_args &args, int thread) {
     for (int i = thread; i < PARAMS; i += THREADS) {
@@ -272,14 +282,20 @@ DEVICE void train(float *shared, const bt_net_args &args, int thread) {
     while (step.number != begin + args.steps) {
         __syncthreads(); // parameters and images of this step are there
         tag++;
-        run_images(shared, args, steps, step, ahead, thread, [&]() {
-            if (!HAS_FAR) Exchange::send(ring_of(args), shared + AT.gradient, tag, EARLY, PACKETS, thread);
+        run_images(shared, args, step, ahead, thread, [&]() {
+            if (!HAS_FAR)
+                Exchange::send(ring_of(args), shared + AT.gradient, tag, EARLY, PACKETS, thread);
         });
-        exchange(shared, args, step, tag, thread);
-        step = next_step(args, steps, step);
+        Step next = next_step(args, steps, step);
+        exchange(shared, args, step, tag, thread, [&]() {
+            if (thread / 32 == FETCHER)
+                ahead = look_up(args, next_step(args, steps, next), thread % 32);
+        });
+        step = next;
     }
     store_parameters(shared, args, thread);
-    if (blockIdx.x == 0 && thread == 0) { // all blocks have read them: they took part in an exchange
+    if (blockIdx.x == 0 &&
+        thread == 0) { // all blocks have read them: they took part in an exchange
         *exchanges = tag;
         *args.state = begin + args.steps;
     }

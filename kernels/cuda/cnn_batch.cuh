@@ -1,13 +1,13 @@
-// Brings the images of a step to shared memory, a step ahead of their use: a side job of one warp. The
-// order of samples is that of kernels/batch.k, number for number.
+// Brings the images of a step to shared memory, a step ahead of their use: a side job of one warp.
+// The order of samples is that of kernels/batch.k, number for number.
 #ifndef BT_CUDA_CNN_BATCH
 #define BT_CUDA_CNN_BATCH
 #include "cnn_shapes.cuh"
 
 namespace cnn {
 
-// What is the same for all images of a step. Divisions are slow, so they are done for the first step
-// alone and the others counted on.
+// What is the same for all images of a step. Divisions are slow, so they are done for the first
+// step alone and the others counted on.
 struct Step {
     u32 number, epoch, in_epoch, in_list; // in_list: which part of the predictions
     u32 rows;                             // of its batch; the last of an epoch may be short
@@ -19,7 +19,9 @@ DEVICE void set_rows(const bt_net_args &args, Step &step) {
     step.share = 1.f / (float)step.rows;
 }
 
-DEVICE u32 steps_of_epoch(const bt_net_args &args) { return (args.count - 1) / args.batch + 1; }
+DEVICE u32 steps_of_epoch(const bt_net_args &args) {
+    return (args.count - 1) / args.batch + 1;
+}
 
 DEVICE Step first_step(const bt_net_args &args, u32 number) {
     u32 steps = steps_of_epoch(args);
@@ -37,12 +39,15 @@ DEVICE Step next_step(const bt_net_args &args, u32 steps, Step step) {
 }
 
 // The row of the batch that is image `image` of this block.
-DEVICE u32 row_of(int image) { return image * BLOCKS + blockIdx.x; }
+DEVICE u32 row_of(int image) {
+    return image * BLOCKS + blockIdx.x;
+}
 
 // 16 or 4 bytes of global memory to shared memory, in the background.
 template <int BYTES> DEVICE void copy_async(void *to, const void *from) {
     if constexpr (BYTES == 16) {
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)),
+                     "l"(from)
                      : "memory");
     } else {
         asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(to)), "l"(from)
@@ -50,8 +55,8 @@ template <int BYTES> DEVICE void copy_async(void *to, const void *from) {
     }
 }
 
-// What is known of the step after the next: which samples the block's images are, one a lane (-1: none).
-// They are looked up a step before they are fetched, so that nobody waits for memory.
+// What is known of the step after the next: which samples the block's images are, one a lane (-1:
+// none). They are looked up a step before they are fetched, so that nobody waits for memory.
 struct Ahead {
     u32 step;
     int sample;
@@ -92,17 +97,20 @@ DEVICE void fetch(float *shared, const bt_net_args &args, const Ahead &ahead, in
 }
 
 // Before the barrier behind which they are used.
-DEVICE void finish_fetch() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+DEVICE void finish_fetch() {
+    asm volatile("cp.async.wait_all;" ::: "memory");
+}
 
-// Bytes to the padded planes that the first convolution reads: as fp16 numbers byte / 2^24, which they
-// are as they stand, once as they are and once a pixel further left, so that any two neighbours are a
-// word of the one or the other. Four pixels at a time where rows allow it.
+// Bytes to the padded planes that the first convolution reads: as fp16 numbers byte / 2^24, which
+// they are as they stand, once as they are and once a pixel further left, so that any two
+// neighbours are a word of the one or the other. Four pixels at a time where rows allow it.
 DEVICE void load_images(float *shared, u32 step, int first, int thread) {
     using S = ConvShape<0>;
     constexpr bool quads = S::W % 4 == 0 && S::PAD % 2 == 0;
     constexpr u32 each = quads ? 4 : 1, items = AT_ONCE * PIXELS / each;
     const u8 *bytes = (const u8 *)(shared + AT.bytes) + (step % 2 * IMAGES + first) * BYTES_STRIDE;
     u16 *even = (u16 *)(shared + AT.image), *odd = (u16 *)(shared + AT.image + S::IMAGE_WORDS);
+#pragma unroll(items <= THREADS ? 1 : 2)
     for (u32 item = thread; item < items; item += THREADS) {
         u32 slot = item / (PIXELS / each), at = item % (PIXELS / each) * each;
         u32 c = at / (S::H * S::W), y = at / S::W % S::H, x = at % S::W;

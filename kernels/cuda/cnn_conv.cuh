@@ -1,11 +1,11 @@
-// The convolutions of a small CNN on images in shared memory, on tensor cores: forward with activation
-// and pooling, the gradient of the input, the gradient of the weights.
+// The convolutions of a small CNN on images in shared memory, on tensor cores: forward with
+// activation and pooling, the gradient of the input, the gradient of the weights.
 //
-// Numbers lie as fp16 in two halves (common.cuh), eight channels of a pixel side by side: one row of 16
-// bytes, as ldmatrix wants it. So any pixel can be any row of an operand, and nothing like im2col is
-// ever written. Products of the forward way are exact to f32 (three of halves), because a difference of
-// 1e-3 in an output moves the maximum of a pooling window to another pixel, and then a gradient is
-// simply wrong; the backward way takes one product of fp16 numbers unless CNN_EXACT.
+// Numbers lie as fp16 in two halves (common.cuh), eight channels of a pixel side by side: one row
+// of 16 bytes, as ldmatrix wants it. So any pixel can be any row of an operand, and nothing like
+// im2col is ever written. Products of the forward way are exact to f32 (three of halves), because a
+// difference of 1e-3 in an output moves the maximum of a pooling window to another pixel, and then
+// a gradient is simply wrong; the backward way takes one product of fp16 numbers unless CNN_EXACT.
 //
 // The image alone lies differently: bytes as fp16 numbers, exact, in pairs of neighbours.
 #ifndef BT_CUDA_CNN_CONV
@@ -52,7 +52,7 @@ DEVICE void add(float (&sum)[2][4], const float (&more)[2][4]) {
     for (int i = 0; i < 8; i++) sum[i / 4][i % 4] += more[i / 4][i % 4];
 }
 
-// ---- Where numbers are ---------------------------------------------------------------------------
+// ---- Where numbers are -------------------------------------------------------------------------
 
 // Pixel `position` of a block of eight channels, in bytes from the beginning of the high halves.
 template <int L> DEVICE u32 input_at(int slot, int block, int position) {
@@ -102,12 +102,13 @@ DEVICE float load_output(const float *shared, int slot, int image, int channel, 
     }
 }
 
-// ---- Forward -------------------------------------------------------------------------------------
+// ---- Forward -----------------------------------------------------------------------------------
 
-// Products are made for 2x2 tiles of outputs, pooling windows where there is pooling. The sixteen rows of
-// a product are four tiles side by side: their eight upper pixels, then their eight lower ones, so that
-// eight rows are neighbours in memory and ldmatrix reads them without bank conflicts. Of a tile, two
-// neighbouring rows g then have two pixels each of two channels; they trade, and each gets a channel whole.
+// Products are made for 2x2 tiles of outputs, pooling windows where there is pooling. The sixteen
+// rows of a product are four tiles side by side: their eight upper pixels, then their eight lower
+// ones, so that eight rows are neighbours in memory and ldmatrix reads them without bank conflicts.
+// Of a tile, two neighbouring rows g then have two pixels each of two channels; they trade, and
+// each gets a channel whole.
 
 // The first of the largest of four.
 DEVICE int largest(const float (&v)[4], float &most) {
@@ -118,8 +119,8 @@ DEVICE int largest(const float (&v)[4], float &most) {
     return where;
 }
 
-// The end of it for the four tiles from `tile` on and channels o and o + 1: bias, pooling, activation.
-// sum: upper o, upper o + 1, lower o, lower o + 1 of the pixel that is row g.
+// The end of it for the four tiles from `tile` on and channels o and o + 1: bias, pooling,
+// activation. sum: upper o, upper o + 1, lower o, lower o + 1 of the pixel that is row g.
 template <int L>
 DEVICE void finish_tiles(float *shared, int first, int slot, int tile, int o, const float *sum,
                          float scale, const Lane &lane) {
@@ -131,7 +132,7 @@ DEVICE void finish_tiles(float *shared, int first, int slot, int tile, int o, co
                   odd ? sum[3] : lower};
     tile += lane.g / 2;
     o += odd;
-    if ((S::TILES % 4 != 0 && tile >= S::TILES) || (S::O % 8 != 0 && o >= S::O)) return;
+    if ((S::TILES % 4 != 0 && tile >= S::TILES) || (!S::WHOLE_O && o >= S::O)) return;
     int ty = tile / S::TILES_X, tx = tile % S::TILES_X;
     float bias = shared[CONV_BIAS<L> + o];
     if constexpr (S::POOL == 2) { // an activation never falls: the maximum is found before it
@@ -155,7 +156,7 @@ DEVICE void finish_tiles(float *shared, int first, int slot, int tile, int o, co
 // A weight of convolution L, 0 outside.
 template <int L> DEVICE float weight(const float *shared, int o, int c, int tap) {
     using S = ConvShape<L>;
-    bool inside = (S::O % 8 == 0 || o < S::O) && (S::C % 8 == 0 || c < S::C) && tap < S::TAPS;
+    bool inside = (S::WHOLE_O || o < S::O) && (S::WHOLE_C || c < S::C) && tap < S::TAPS;
     int at = (o * S::C + c) * S::TAPS + tap;
     return inside ? shared[AT.params + conv_first(L) + at] : 0.f;
 }
@@ -198,28 +199,47 @@ DEVICE void image_forward(float *shared, int first, int thread) {
     // Left pixels are in the one copy of the image, right ones in the other.
     const u32 *image = (const u32 *)(shared + AT.image) + lane.g % 2 * S::IMAGE_WORDS;
     __syncthreads(); // the images are there
-    for (int item = lane.warp / S::O_SHARE; item < S::GROUPS * AT_ONCE && block < S::O8;
-         item += stride) {
-        int slot = item / S::GROUPS, group = item % S::GROUPS * 4;
-        int tile = min(group + lane.g / 2, S::TILES - 1);
-        int at = slot * S::C * S::PLANE / 2 + tile / S::TILES_X * S::ROW + tile % S::TILES_X;
-        float sum[4] = {}, low[4] = {};
+    // A warp does a few groups at once, as many as make the rounds of all warps equal.
+    constexpr int groups = S::GROUPS * AT_ONCE, most = P::STEPS <= 2 ? 4 : 1;
+    constexpr int rounds = (groups + stride * most - 1) / (stride * most);
+    constexpr int each = (groups + stride * rounds - 1) / (stride * rounds);
+    for (int item = lane.warp / S::O_SHARE * each; item < groups && block < S::O8;
+         item += stride * each) {
+        float sum[each][4] = {}, low[each][4] = {};
+        u32 a[each][P::STEPS][4];
 #pragma unroll
-        for (int k = 0; k < P::STEPS; k++) {
-            const u32 *here = image + at;
-            u32 a[4] = {here[offset[k][0]], here[offset[k][0] + S::ROW / 2], here[offset[k][1]],
-                        here[offset[k][1] + S::ROW / 2]};
-            mma16(low, a, b[k][0].low, b[k][1].low);
-            mma16(sum, a, b[k][0].high, b[k][1].high);
+        for (int i = 0; i < each; i++) {
+            int group = min(item + i, groups - 1), slot = group / S::GROUPS;
+            int tile = min(group % S::GROUPS * 4 + lane.g / 2, S::TILES - 1);
+            const u32 *here =
+                image + slot * S::C * S::PLANE / 2 + tile / S::TILES_X * S::ROW + tile % S::TILES_X;
+#pragma unroll
+            for (int k = 0; k < P::STEPS; k++) {
+                a[i][k][0] = here[offset[k][0]], a[i][k][1] = here[offset[k][0] + S::ROW / 2];
+                a[i][k][2] = here[offset[k][1]], a[i][k][3] = here[offset[k][1] + S::ROW / 2];
+            }
         }
 #pragma unroll
-        for (int j = 0; j < 4; j++) sum[j] += low[j];
-        finish_tiles<0>(shared, first, slot, group, 8 * block + 2 * lane.t, sum, BYTE_UNIT / 255, lane);
+        for (int k = 0; k < P::STEPS; k++) {
+#pragma unroll
+            for (int i = 0; i < each; i++) {
+                mma16(low[i], a[i][k], b[k][0].low, b[k][1].low);
+                mma16(sum[i], a[i][k], b[k][0].high, b[k][1].high);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < each; i++) {
+            if (item + i >= groups) continue;
+#pragma unroll
+            for (int j = 0; j < 4; j++) sum[i][j] += low[i][j];
+            finish_tiles<0>(shared, first, (item + i) / S::GROUPS, (item + i) % S::GROUPS * 4,
+                            8 * block + 2 * lane.t, sum[i], BYTE_UNIT / 255, lane);
+        }
     }
 }
 
-// The others: the inner dimension is made of units of eight channels of a tap, two a step. Where there
-// are more warps than work, some share a tile and each does a part of the steps.
+// The others: the inner dimension is made of units of eight channels of a tap, two a step. Where
+// there are more warps than work, some share a tile and each does a part of the steps.
 template <int L> DEVICE void conv_forward(float *shared, int first, int thread) {
     using S = ConvShape<L>;
     constexpr int units = S::TAPS * S::C8, steps = (units + 1) / 2;
@@ -254,20 +274,28 @@ template <int L> DEVICE void conv_forward(float *shared, int first, int thread) 
         for (int i = 0; i < 2; i++) {
             int group = min(2 * item + i, S::GROUPS * AT_ONCE - 1), slot = group / S::GROUPS;
             int tile = min(group % S::GROUPS * 4 + lane.row / 2, S::TILES - 1);
-            int y = tile / S::TILES_X * 2 + lane.matrix % 2, x = tile % S::TILES_X * 2 + lane.row % 2;
+            int y = tile / S::TILES_X * 2 + lane.matrix % 2,
+                x = tile % S::TILES_X * 2 + lane.row % 2;
             at[i] = input + input_at<L>(slot, 0, y * S::IN_ROW + x);
         }
         float sum[2][4] = {}, rest[2][4] = {}, more[2][4] = {}; // short chains of products
-#pragma unroll
-        for (int k = 0; k < each; k++) {
+        u32 high[2][2][4], low[2][2][4];                        // of this step and the next
+        auto read = [&](int k) {
 #pragma unroll
             for (int i = 0; i < 2; i++) {
-                u32 high[4], low[4];
-                load_matrices(high, at[i] + offset[k]);
-                load_matrices(low, at[i] + offset[k] + S::IN_BYTES);
-                mma16(more[i], high, b[k][0].low, b[k][1].low);
-                mma16(sum[i], high, b[k][0].high, b[k][1].high);
-                mma16(rest[i], low, b[k][0].high, b[k][1].high);
+                load_matrices(high[k % 2][i], at[i] + offset[k]);
+                load_matrices(low[k % 2][i], at[i] + offset[k] + S::IN_BYTES);
+            }
+        };
+        read(0);
+#pragma unroll
+        for (int k = 0; k < each; k++) {
+            if (k + 1 < each) read(k + 1);
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                mma16(more[i], high[k % 2][i], b[k][0].low, b[k][1].low);
+                mma16(sum[i], high[k % 2][i], b[k][0].high, b[k][1].high);
+                mma16(rest[i], low[k % 2][i], b[k][0].high, b[k][1].high);
             }
         }
         add(rest, more);
@@ -301,7 +329,7 @@ template <int L> DEVICE void conv_forward(float *shared, int first, int thread) 
     }
 }
 
-// ---- Back ----------------------------------------------------------------------------------------
+// ---- Back --------------------------------------------------------------------------------------
 
 // Takes the gradient of output (channel, y, x) of convolution L, behind activation and pooling, to
 // the pixels before both.
@@ -314,8 +342,8 @@ DEVICE void conv_take_slope(float *shared, int slot, int image, int channel, int
     int where = S::POOL == 2 ? ((const u8 *)(shared + AT.conv[L].route))[window] : 0;
     Halves h = split(slope, 0.f);
     u8 *pixel = (u8 *)(shared + AT.conv[L].slope) + channel % 8 * 2 +
-                slope_at<L>(slot, channel / 8, (y * S::POOL + S::REACH) * S::OUT_ROW +
-                                                   x * S::POOL + S::REACH);
+                slope_at<L>(slot, channel / 8,
+                            (y * S::POOL + S::REACH) * S::OUT_ROW + x * S::POOL + S::REACH);
 #pragma unroll
     for (int q = 0; q < S::POOL * S::POOL; q++) {
         u8 *to = pixel + (q / 2 * S::OUT_ROW + q % 2) * 16;
@@ -324,8 +352,39 @@ DEVICE void conv_take_slope(float *shared, int slot, int image, int channel, int
     }
 }
 
+// The same for two channels at once, the first of them even.
+template <int L>
+DEVICE void conv_take_slopes(float *shared, int slot, int channel, int y, int x, float first,
+                             float second) {
+    using S = ConvShape<L>;
+    constexpr u32 low_half = 0x0000ffff, high_half = 0xffff0000;
+    const u8 *output =
+        (const u8 *)(shared + AT.conv[L + 1].input) + output_at<L>(slot, channel, y, x);
+    float2 high = unpack_fp16(*(const u32 *)output);
+    float2 low = unpack_fp16(*(const u32 *)(output + ConvShape<L + 1>::IN_BYTES));
+    Halves h = split(first * derivative<S::ACTIVATION>(high.x + low.x),
+                     second * derivative<S::ACTIVATION>(high.y + low.y));
+    const u8 *route =
+        (const u8 *)(shared + AT.conv[L].route) + ((slot * S::O + channel) * S::PH + y) * S::PW + x;
+    bool both = S::O % 2 == 0 || channel + 1 < S::O;
+    int where = S::POOL == 2 ? route[0] : 0, where_second = 0;
+    if (S::POOL == 2 && both) where_second = route[S::WINDOWS];
+    u8 *pixel = (u8 *)(shared + AT.conv[L].slope) + channel % 8 * 2 +
+                slope_at<L>(slot, channel / 8,
+                            (y * S::POOL + S::REACH) * S::OUT_ROW + x * S::POOL + S::REACH);
+#pragma unroll
+    for (int q = 0; q < S::POOL * S::POOL; q++) {
+        u8 *to = pixel + (q / 2 * S::OUT_ROW + q % 2) * 16;
+        u32 mask = (q == where ? low_half : 0) | (both && q == where_second ? high_half : 0);
+        *(u32 *)to = h.high & mask;
+        if (EXACT) *(u32 *)(to + S::OUT_BYTES) = h.low & mask;
+    }
+}
+
 // Gradients of the rounds of a step add up.
-DEVICE void take_gradient(float *to, float g) { *to = ROUNDS > 1 ? *to + g : g; }
+DEVICE void take_gradient(float *to, float g) {
+    *to = ROUNDS > 1 ? *to + g : g;
+}
 
 // c += a b for the way back; `low` is not read unless EXACT.
 DEVICE void multiply_back(float (&c)[4], const u32 (&a_high)[4], const u32 (&a_low)[4], Halves b0,
@@ -337,9 +396,9 @@ DEVICE void multiply_back(float (&c)[4], const u32 (&a_high)[4], const u32 (&a_l
     }
 }
 
-// The gradient of the input: the filters turned round over the gradient of the output. Inner units are
-// eight output channels of a tap, rows of taps padded to whole steps; the weights lie ready as lanes
-// want them.
+// The gradient of the input: the filters turned round over the gradient of the output. Inner units
+// are eight output channels of a tap, rows of taps padded to whole steps; the weights lie ready as
+// lanes want them.
 template <int L> struct Back {
     using S = ConvShape<L>;
     static constexpr int UNITS = S::SIZE * S::O8, STEPS = (UNITS + 1) / 2; // of a row of taps
@@ -373,7 +432,7 @@ template <int L = 1> DEVICE void conv_lay_weights(float *shared, int thread, int
 }
 
 template <int L>
-DEVICE void input_slope(float *shared, int first, int slot, int tile, int block, const Lane &lane) {
+DEVICE void input_slope(float *shared, int slot, int tile, int block, const Lane &lane) {
     using S = ConvShape<L>;
     using B = Back<L>;
     const uint2 *weights = (const uint2 *)(shared + AT.conv[L].back_weights) +
@@ -390,25 +449,37 @@ DEVICE void input_slope(float *shared, int first, int slot, int tile, int block,
         int unit = min(2 * step + lane.matrix / 2, B::UNITS - 1);
         offset[step] = slope_at<L>(0, unit % S::O8, unit / S::O8);
     }
+    // Operands of the next row of taps are read while the products of this one are made, where
+    // there are registers for both.
+    u32 high[B::STEPS][4], low[B::STEPS][4] = {};
+    uint2 b_high[B::STEPS], b_low[B::STEPS] = {};
+    auto read = [&](int row, int step) {
+        u32 here = at + offset[step] + row * S::OUT_ROW * 16;
+        load_matrices(high[step], here);
+        if (EXACT) load_matrices(low[step], here + S::OUT_BYTES);
+        b_high[step] = weights[(row * B::STEPS + step) * 32];
+        if (EXACT) b_low[step] = weights[B::FRAGMENTS + (row * B::STEPS + step) * 32];
+    };
+#pragma unroll
+    for (int step = 0; step < B::STEPS && !EXACT; step++) read(begin, step);
     float sum[2][4] = {};
+#pragma unroll 1
     for (int row = begin; row < end; row++) {
+        int next = min(row + 1, end - 1);
 #pragma unroll
         for (int step = 0; step < B::STEPS; step++) {
-            u32 here = at + offset[step] + row * S::OUT_ROW * 16;
-            u32 high[4], low[4] = {};
-            load_matrices(high, here);
-            if (EXACT) load_matrices(low, here + S::OUT_BYTES);
-            uint2 b = weights[(row * B::STEPS + step) * 32], b_low = {};
-            if (EXACT) b_low = weights[B::FRAGMENTS + (row * B::STEPS + step) * 32];
-            multiply_back(sum[step % 2], high, low, {b.x, b_low.x}, {b.y, b_low.y});
+            if (EXACT) read(row, step);
+            multiply_back(sum[step % 2], high[step], low[step], {b_high[step].x, b_low[step].x},
+                          {b_high[step].y, b_low[step].y});
+            if (!EXACT) read(next, step);
         }
     }
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-        int p = 16 * tile + lane.g + j / 2 * 8, c = 8 * block + 2 * lane.t + j % 2;
+    for (int j = 0; j < 4; j += 2) {
+        int p = 16 * tile + lane.g + 4 * j, c = 8 * block + 2 * lane.t;
         if (p < S::H * S::W && c < S::C) {
-            conv_take_slope<L - 1>(shared, slot, first + slot, c, p / S::W, p % S::W,
-                                   sum[0][j] + sum[1][j]);
+            conv_take_slopes<L - 1>(shared, slot, c, p / S::W, p % S::W, sum[0][j] + sum[1][j],
+                                    sum[0][j + 1] + sum[1][j + 1]);
         }
     }
 }
@@ -438,17 +509,26 @@ DEVICE void weight_slope(float *shared, int outputs, int block, int taps, const 
         }
         int p = min(begin + lane.matrix * 8 + lane.row, pixels - 1);
         u32 here = input + input_at<L>(slot, block, p / width * S::IN_ROW + p % width);
+        u32 b_high[TAPS_OF_WARP][4], b_low[TAPS_OF_WARP][4] = {};
+#pragma unroll
+        for (int i = 0; i < TAPS_OF_WARP;
+             i++) { // behind the last tap reads something, and forgets it
+            int tap = min(TAPS_OF_WARP * taps + i, S::TAPS - 1);
+            u32 from = here + (tap / S::SIZE * S::IN_ROW + tap % S::SIZE) * 16;
+            load_transposed(b_high[i], from);
+            if (EXACT) load_transposed(b_low[i], from + S::IN_BYTES);
+        }
 #pragma unroll
         for (int i = 0; i < TAPS_OF_WARP; i++) {
-            int tap = TAPS_OF_WARP * taps + i;
-            u32 b_high[4] = {0x3c003c00, 0x3c003c00, 0x3c003c00, 0x3c003c00}, b_low[4] = {};
-            if (tap < S::TAPS) {
-                u32 from = here + (tap / S::SIZE * S::IN_ROW + tap % S::SIZE) * 16;
-                load_transposed(b_high, from);
-                if (EXACT) load_transposed(b_low, from + S::IN_BYTES);
+            bool bias = TAPS_OF_WARP * taps + i >= S::TAPS;
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                if (bias) b_high[i][j] = 0x3c003c00, b_low[i][j] = 0; // ones
             }
-            multiply_back(sum[i], high[0], low[0], {b_high[0], b_low[0]}, {b_high[1], b_low[1]});
-            multiply_back(sum[i], high[1], low[1], {b_high[2], b_low[2]}, {b_high[3], b_low[3]});
+            multiply_back(sum[i], high[0], low[0], {b_high[i][0], b_low[i][0]},
+                          {b_high[i][1], b_low[i][1]});
+            multiply_back(sum[i], high[1], low[1], {b_high[i][2], b_low[i][2]},
+                          {b_high[i][3], b_low[i][3]});
         }
     }
     float *gradient = shared + AT.gradient + conv_first(L);
@@ -463,32 +543,34 @@ DEVICE void weight_slope(float *shared, int outputs, int block, int taps, const 
     }
 }
 
-// Both for convolution L > 0: the warps take tiles of the one, then taps of the other.
-template <int L> DEVICE void conv_back(float *shared, int first, int thread) {
+// Both for convolution L > 0: the warps take taps of the one, which last longer, then tiles of the
+// other.
+template <int L> DEVICE void conv_back(float *shared, int thread) {
     using S = ConvShape<L>;
     constexpr int tiles = Back<L>::TILES, inputs = AT_ONCE * tiles * S::C8;
     constexpr int taps = (S::TAPS + TAPS_OF_WARP) / TAPS_OF_WARP, outputs = (S::O + 15) / 16;
+    constexpr int weights = taps * outputs * S::C8;
     Lane lane = lane_of(thread);
-    for (int item = lane.warp; item < inputs + taps * outputs * S::C8; item += WARPS) {
-        if (item < inputs) {
-            input_slope<L>(shared, first, item / (tiles * S::C8), item % tiles,
-                           item / tiles % S::C8, lane);
-        } else {
-            int rest = item - inputs;
-            weight_slope<L>(shared, rest / taps % outputs, rest / (taps * outputs), rest % taps,
+    for (int item = lane.warp; item < weights + inputs; item += WARPS) {
+        if (item < weights) {
+            weight_slope<L>(shared, item / taps % outputs, item / (taps * outputs), item % taps,
                             lane);
+        } else {
+            int rest = item - weights;
+            input_slope<L>(shared, rest / (tiles * S::C8), rest % tiles, rest / tiles % S::C8,
+                           lane);
         }
     }
 }
 
-// The gradient of the first weights: taps x outputs, the inner dimension is pixels again, in runs of
-// eight of a row. Behind the last tap comes the bias: a row of ones. Every warp does some of the runs
-// for two tiles of 16 taps; then the warps' sums are added.
+// The gradient of the first weights: taps x outputs, the inner dimension is pixels again, in runs
+// of eight of a row. Behind the last tap comes the bias: a row of ones. Every warp does some of the
+// runs for two tiles of 16 taps; then the warps' sums are added.
 DEVICE void image_weight_slope(float *shared, int thread) {
     using S = ConvShape<0>;
     constexpr int taps = S::C * S::TAPS, passes = (taps + 1 + 31) / 32;
-    constexpr int rows = S::PH * S::POOL, runs_of_row = S::OUT_ROW / 8;
-    constexpr int steps = AT_ONCE * rows * runs_of_row / 2;
+    constexpr u32 rows = S::PH * S::POOL, runs_of_row = S::OUT_ROW / 8;
+    constexpr u32 steps = AT_ONCE * rows * runs_of_row / 2;
     Lane lane = lane_of(thread);
     const u32 *image = (const u32 *)(shared + AT.image);
     u32 slope = shared_address(shared + AT.conv[0].slope);
@@ -502,17 +584,20 @@ DEVICE void image_weight_slope(float *shared, int thread) {
                         (tap / S::TAPS * S::PLANE + tap / S::SIZE % S::SIZE * S::ROW) / 2;
         }
         float sum[2][4] = {};
-        for (int step = lane.warp; step < steps; step += WARPS) {
-            int at[2]; // of the two runs
-            u32 b_high[2], b_low[2] = {};
+#pragma unroll(steps <= 4 * WARPS ? 4 : 1)
+        for (u32 step = lane.warp; step < steps; step += WARPS) {
+            u32 at[2], b_high[2], b_low[2] = {}; // of the two runs
 #pragma unroll
-            for (int h = 0; h < 2; h++) {
-                int run = 2 * step + h, slot = run / (rows * runs_of_row);
-                int y = run / runs_of_row % rows, x = run % runs_of_row * 8;
+            for (u32 h = 0; h < 2; h++) {
+                u32 run = 2 * step + h, slot = AT_ONCE > 1 ? run / (rows * runs_of_row) : 0;
+                u32 y = (run - slot * (rows * runs_of_row)) / runs_of_row,
+                    x = run % runs_of_row * 8;
                 at[h] = (slot * S::C * S::PLANE + y * S::ROW + x) / 2;
             }
-            int run = 2 * step + lane.matrix % 2, slot = run / (rows * runs_of_row);
-            u32 here = slope + slope_at<0>(slot, block, run % (rows * runs_of_row) * 8 + lane.row);
+            u32 run = 2 * step + lane.matrix % 2,
+                slot = AT_ONCE > 1 ? run / (rows * runs_of_row) : 0;
+            u32 pixel = (run - slot * (rows * runs_of_row)) * 8 + lane.row;
+            u32 here = slope + slope_at<0>(slot, block, pixel);
             load_transposed_2(b_high, here);
             if (EXACT) load_transposed_2(b_low, here + S::OUT_BYTES);
 #pragma unroll
@@ -520,9 +605,11 @@ DEVICE void image_weight_slope(float *shared, int thread) {
                 u32 a[4];
 #pragma unroll
                 for (int j = 0; j < 4; j++) {
-                    int tap = first + 16 * tile + j % 2 * 8 + lane.g;
+                    int eight = first / 8 + 2 * tile + j % 2; // which eight taps
                     a[j] = image[at[j / 2] + offset[2 * tile + j % 2]];
-                    if (tap == taps) a[j] = 0x00010001; // the smallest fp16 number, as a pixel of 1
+                    if (eight == taps / 8 && lane.g == taps % 8) {
+                        a[j] = 0x00010001; // the smallest fp16 number, as a pixel of 1
+                    }
                 }
                 if (EXACT) mma16(sum[tile], a, b_low[0], b_low[1]);
                 mma16(sum[tile], a, b_high[0], b_high[1]);
@@ -540,7 +627,8 @@ DEVICE void image_weight_slope(float *shared, int thread) {
 #pragma unroll
             for (int warp = 0; warp < WARPS; warp++) total += shared[AT.partial + warp * 256 + i];
             int from = i / 4 % 32, j = i % 4;
-            int tap = first + i / 128 * 16 + from / 4 + j / 2 * 8, o = 8 * block + from % 4 * 2 + j % 2;
+            int tap = first + i / 128 * 16 + from / 4 + j / 2 * 8,
+                o = 8 * block + from % 4 * 2 + j % 2;
             float *gradient = shared + AT.gradient;
             if (o < S::O && tap < taps) {
                 take_gradient(gradient + o * taps + tap, total * (BYTE_UNIT / (255 * SLOPE_SCALE)));

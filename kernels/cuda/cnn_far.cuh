@@ -1,9 +1,9 @@
-// Fully connected layers whose weights are too large for shared memory: they stay in L2. What counts is
-// how many reads are under way, so a thread begins many before it uses the first.
+// Fully connected layers whose weights are too large for shared memory: they stay in L2. What
+// counts is how many reads are under way, so a thread begins many before it uses the first.
 //
-// Their gradient W = sum of dy x^T over the batch would be large, too, and every block would have to send
-// a part of it. The blocks send x and dy of their images instead, and the block that owns a part of W
-// makes the products itself.
+// Their gradient W = sum of dy x^T over the batch would be large, too, and every block would have
+// to send a part of it. The blocks send x and dy of their images instead, and the block that owns a
+// part of W makes the products itself.
 #ifndef BT_CUDA_CNN_FAR
 #define BT_CUDA_CNN_FAR
 #include "cnn_math.cuh"
@@ -11,19 +11,25 @@
 
 namespace cnn {
 
-DEVICE float4 far_read(const float *from) { return __ldcg((const float4 *)from); }
+DEVICE float4 far_read(const float *from) {
+    return __ldcg((const float4 *)from);
+}
 
-DEVICE float dot(float4 a, float4 b) { return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w; }
+DEVICE float dot(float4 a, float4 b) {
+    return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
+}
 
 // W x: a warp has some outputs of all images at once; done(slot, output, sum).
 template <int K, typename Done>
-DEVICE void far_forward(const float *shared, const float *weights, int first, int thread, Done done) {
+DEVICE void far_forward(const float *shared, const float *weights, int first, int thread,
+                        Done done) {
     constexpr Fc f = FC[K];
     static_assert(f.in % 4 == 0, "rows of whole quads");
-    constexpr int rows = 4;
+    constexpr int rows = 4, groups = (f.out + rows - 1) / rows;
     int lane = thread % 32;
     const float *x = shared + AT.fc[K].input + first * f.in;
-    for (int begin = thread / 32 * rows; begin < f.out; begin += WARPS * rows) {
+    for (int group = thread / 32; group < groups; group += WARPS) {
+        int begin = (group + blockIdx.x) % groups * rows; // not all blocks the same rows at once
         float sum[rows][AT_ONCE] = {};
         constexpr int quads = (f.in + 127) / 128, at_once = quads < 4 ? quads : 4; // of a lane
         for (int chunk = 0; chunk < quads; chunk += at_once) {
@@ -32,7 +38,8 @@ DEVICE void far_forward(const float *shared, const float *weights, int first, in
             for (int k = 0; k < at_once; k++) {
 #pragma unroll
                 for (int r = 0; r < rows; r++) {
-                    int i = min(4 * lane + 128 * (chunk + k), f.in - 4), j = min(begin + r, f.out - 1);
+                    int i = min(4 * lane + 128 * (chunk + k), f.in - 4),
+                        j = min(begin + r, f.out - 1);
                     w[k][r] = far_read(weights + j * f.in + i);
                 }
             }
@@ -83,7 +90,8 @@ DEVICE void far_input_slope(float *shared, const float *weights, int first, int 
         }
 #pragma unroll
         for (int slot = 0; slot < AT_ONCE; slot++) {
-            *(float4 *)(shared + AT.partial + (part * AT_ONCE + slot) * f.in + 4 * quad) = sum[slot];
+            *(float4 *)(shared + AT.partial + (part * AT_ONCE + slot) * f.in + 4 * quad) =
+                sum[slot];
         }
     }
     __syncthreads();
@@ -117,26 +125,39 @@ template <int K = 0> DEVICE void far_send(const float *shared, float *slot, int 
     if constexpr (K + 1 < FCS) far_send<K + 1>(shared, slot, thread);
 }
 
-// The gradient of quads of weights of layer K that this block owns; done(where in params, four sums).
-// Some threads share a quad, each with a part of the blocks.
+// A block owns a tile of W, some rows by some quads of columns, so that it needs a part of x and dy
+// alone.
+template <int K> struct FarTile {
+    static constexpr int QUADS = FC[K].in / 4, ROWS = FC[K].out;
+    static constexpr int ACROSS = QUADS >= 16 && BLOCKS >= 16 ? 4 : 1, DOWN = BLOCKS / ACROSS;
+    static constexpr int WIDTH = (QUADS + ACROSS - 1) / ACROSS, HEIGHT = (ROWS + DOWN - 1) / DOWN;
+};
+
+// The gradient of the block's tile; done(where in params, four sums). Some threads share a quad,
+// each with a part of the blocks.
 template <int K, typename Done>
 DEVICE void far_weight_slope(float *shared, const float *slots, int thread, Done done) {
     constexpr Fc f = FC[K];
-    constexpr int quads = f.in * f.out / 4, per = (quads + BLOCKS - 1) / BLOCKS;
-    constexpr int parts = THREADS / per < 1 ? 1 : THREADS / per > 4 ? 4 : THREADS / per;
+    using T = FarTile<K>;
+    constexpr int all = T::WIDTH * T::HEIGHT;
+    constexpr int parts = THREADS / all < 1 ? 1 : THREADS / all > 4 ? 4 : THREADS / all;
     constexpr int width = THREADS / parts, each = (BLOCKS + parts - 1) / parts;
-    int part = thread / width, begin = blockIdx.x * per, end = min(begin + per, quads);
-    for (int group = begin; group < end; group += width) {
-        int quad = group + thread % width, i = quad * 4 % f.in, j = quad * 4 / f.in;
+    constexpr int unroll = 16 / IMAGES > 0 ? 16 / IMAGES : 1;
+    int part = thread / width;
+    int left = blockIdx.x % T::ACROSS * T::WIDTH, top = blockIdx.x / T::ACROSS * T::HEIGHT;
+    for (int group = 0; group < all; group += width) {
+        int item = group + thread % width;
+        int quad = left + item % T::WIDTH, j = top + item / T::WIDTH;
+        bool owned = item < all && quad < T::QUADS && j < T::ROWS;
         float4 sum = make_float4(0, 0, 0, 0);
-        if (quad < end && part < parts) {
-#pragma unroll(16 / IMAGES > 0 ? 16 / IMAGES : 1)
+        if (owned && part < parts) {
+#pragma unroll unroll
             for (int block = part * each; block < min((part + 1) * each, BLOCKS); block++) {
                 const float *x = slots + (size_t)block * SLOT_STRIDE + far_first(K);
                 const float *dy = x + IMAGES * f.in;
 #pragma unroll
                 for (int image = 0; image < IMAGES; image++) {
-                    float4 v = far_read(x + image * f.in + i);
+                    float4 v = far_read(x + image * f.in + 4 * quad);
                     float g = __ldcg(dy + image * f.out + j);
                     sum.x += v.x * g, sum.y += v.y * g, sum.z += v.z * g, sum.w += v.w * g;
                 }
@@ -145,15 +166,14 @@ DEVICE void far_weight_slope(float *shared, const float *slots, int thread, Done
         float4 *partial = (float4 *)(shared + AT.partial);
         partial[thread] = sum;
         __syncthreads();
-        if (part == 0 && quad < end) {
+        if (part == 0 && owned) {
 #pragma unroll
             for (int p = 1; p < parts; p++) {
                 float4 more = partial[p * width + thread];
                 sum.x += more.x, sum.y += more.y, sum.z += more.z, sum.w += more.w;
             }
             float g[4] = {sum.x, sum.y, sum.z, sum.w};
-#pragma unroll
-            for (int n = 0; n < 4; n++) done(f.weight + 4 * quad + n, g[n]);
+            done(f.weight + j * f.in + 4 * quad, g);
         }
         __syncthreads();
     }

@@ -1,6 +1,6 @@
-// The fully connected layers of a small CNN, softmax and loss. Inputs and gradients of all images of
-// the block are kept, so that the gradient of the weights is one sum. Layers whose weights are too large
-// for shared memory are in cnn_far.cuh.
+// The fully connected layers of a small CNN, softmax and loss. Inputs and gradients of all images
+// of the block are kept, so that the gradient of the weights is one sum. Layers whose weights are
+// too large for shared memory are in cnn_far.cuh.
 #ifndef BT_CUDA_CNN_FC
 #define BT_CUDA_CNN_FC
 #include "cnn_conv.cuh"
@@ -18,8 +18,8 @@ template <int K> DEVICE void fc_output(float *shared, int slot, int image, int j
     }
 }
 
-// y = activation(W x + b): a warp has one or four outputs of an image, so that every warp has something to
-// do, but not one thing after the other.
+// y = activation(W x + b): a warp has one or four outputs of an image, so that every warp has
+// something to do, but not one thing after the other.
 template <int K> DEVICE void fc_forward(float *shared, int first, int thread) {
     constexpr Fc f = FC[K];
     constexpr int rows = f.out * AT_ONCE <= 2 * WARPS ? 1 : 4, groups = (f.out + rows - 1) / rows;
@@ -41,12 +41,14 @@ template <int K> DEVICE void fc_forward(float *shared, int first, int thread) {
 #pragma unroll
         for (int r = 0; r < rows; r++) {
             float total = warp_sum(sum[r]);
-            if (lane == r && begin + r < f.out) fc_output<K>(shared, slot, first + slot, begin + r, total);
+            if (lane == r && begin + r < f.out)
+                fc_output<K>(shared, slot, first + slot, begin + r, total);
         }
     }
 }
 
-// Softmax of the logits of an image, by a warp: e = exp(logit - largest), a class a lane, and their sum.
+// Softmax of the logits of an image, by a warp: e = exp(logit - largest), a class a lane, and their
+// sum.
 struct Softmax {
     static constexpr int EACH = (CLASSES + 31) / 32;
     float e[EACH], most, sum;
@@ -57,8 +59,10 @@ DEVICE Softmax softmax_of(const float *logits, int lane) {
     Softmax s;
     u32 key = 0;
     s.best = CLASSES;
-    for (int j = lane; j < CLASSES; j += 32) {
-        u32 other = order_of(logits[j]);
+#pragma unroll
+    for (int i = 0; i < Softmax::EACH; i++) {
+        int j = lane + 32 * i;
+        u32 other = j < CLASSES ? order_of(logits[j]) : 0;
         if (other > key) key = other, s.best = j;
     }
     u32 largest = __reduce_max_sync(~0u, key);
@@ -68,19 +72,19 @@ DEVICE Softmax softmax_of(const float *logits, int lane) {
 #pragma unroll
     for (int i = 0; i < Softmax::EACH; i++) {
         int j = lane + 32 * i;
-        s.e[i] = j < CLASSES ? expf(logits[j] - s.most) : 0.f;
+        s.e[i] = j < CLASSES ? __expf(logits[j] - s.most) : 0.f; // 1e-7 of the largest
         s.sum += s.e[i];
     }
     s.sum = warp_sum(s.sum);
     return s;
 }
 
-// The gradient of the logits (of the sum of losses, not of the mean). A label below 0 marks an image that
-// does not count.
+// The gradient of the logits (of the sum of losses, not of the mean). A label below 0 marks an
+// image that does not count.
 DEVICE void softmax_slope(float *shared, int slot, int image, int label, int lane) {
     Softmax s = softmax_of(shared + AT.logits + slot * CLASSES, lane);
     float *slope = shared + AT.fc[FCS - 1].slope + image * CLASSES;
-    float scale = label < 0 ? 0.f : 1.f / s.sum;
+    float scale = label < 0 ? 0.f : __fdividef(1.f, s.sum);
 #pragma unroll
     for (int i = 0; i < Softmax::EACH; i++) {
         int j = lane + 32 * i;
@@ -99,15 +103,15 @@ DEVICE void softmax_loss(float *shared, int slot, int image, int label, int *pre
 }
 
 // The gradient of an input of layer K goes to the layer before.
-template <int K>
-DEVICE void fc_hand_back(float *shared, int slot, int image, int i, float slope) {
+template <int K> DEVICE void fc_hand_back(float *shared, int slot, int image, int i, float slope) {
     if constexpr (K > 0) {
         float y = shared[AT.fc[K].input + image * FC[K].in + i];
-        shared[AT.fc[K - 1].slope + image * FC[K].in + i] = slope * derivative<FC[K - 1].activation>(y);
+        shared[AT.fc[K - 1].slope + image * FC[K].in + i] =
+            slope * derivative<FC[K - 1].activation>(y);
     } else {
         using S = ConvShape<CONVS - 1>;
-        conv_take_slope<CONVS - 1>(shared, slot, image, i / S::WINDOWS, i / S::PW % S::PH, i % S::PW,
-                                   slope * SLOPE_SCALE);
+        conv_take_slope<CONVS - 1>(shared, slot, image, i / S::WINDOWS, i / S::PW % S::PH,
+                                   i % S::PW, slope * SLOPE_SCALE);
     }
 }
 
@@ -131,12 +135,21 @@ template <int K = 0> DEVICE void fc_weight_slope(float *shared, int thread) {
     constexpr int weights = f.on_chip ? f.out * f.in : 0;
     const float *x = shared + AT.fc[K].input, *dy = shared + AT.fc[K].slope;
     float *to = shared + AT.gradient + fc_first(K);
-    for (int item = thread; item < weights; item += THREADS) {
-        int i = item % f.in, j = item / f.in;
-        float sum = 0;
+    // A thread keeps to an input, or as few as possible, and reads it once.
+    constexpr int wide = f.in < THREADS ? THREADS / f.in : 1,
+                  step = f.in < THREADS ? f.in : THREADS;
+    int row = f.in < THREADS ? thread / f.in : 0;
+    for (int i = thread - row * step; weights > 0 && row < wide && i < f.in; i += THREADS) {
+        float v[IMAGES];
 #pragma unroll
-        for (int image = 0; image < IMAGES; image++) sum += dy[image * f.out + j] * x[image * f.in + i];
-        to[item] = sum;
+        for (int image = 0; image < IMAGES; image++) v[image] = x[image * f.in + i];
+#pragma unroll 5
+        for (int j = row; j < f.out; j += wide) {
+            float sum = 0;
+#pragma unroll
+            for (int image = 0; image < IMAGES; image++) sum += dy[image * f.out + j] * v[image];
+            to[j * f.in + i] = sum;
+        }
     }
     for (int j = thread; j < f.out; j += THREADS) {
         float sum = 0;
@@ -153,9 +166,9 @@ DEVICE void fc_all_forward(float *shared, const float *params, int first, int th
     if constexpr (FC[K].on_chip) {
         fc_forward<K>(shared, first, thread);
     } else {
-        far_forward<K>(shared, params + FC[K].weight, first, thread, [&](int slot, int j, float sum) {
-            fc_output<K>(shared, slot, first + slot, j, sum);
-        });
+        far_forward<K>(
+            shared, params + FC[K].weight, first, thread,
+            [&](int slot, int j, float sum) { fc_output<K>(shared, slot, first + slot, j, sum); });
     }
     __syncthreads();
     if constexpr (K + 1 < FCS) fc_all_forward<K + 1>(shared, params, first, thread);
@@ -166,9 +179,10 @@ DEVICE void fc_all_back(float *shared, const float *params, int first, int threa
     if constexpr (FC[K].on_chip) {
         fc_input_slope<K>(shared, first, thread);
     } else {
-        far_input_slope<K>(shared, params + FC[K].weight, first, thread, [&](int slot, int i, float sum) {
-            fc_hand_back<K>(shared, slot, first + slot, i, sum);
-        });
+        far_input_slope<K>(shared, params + FC[K].weight, first, thread,
+                           [&](int slot, int i, float sum) {
+                               fc_hand_back<K>(shared, slot, first + slot, i, sum);
+                           });
     }
     __syncthreads();
     if constexpr (K > 0) fc_all_back<K - 1>(shared, params, first, thread);

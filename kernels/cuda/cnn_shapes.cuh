@@ -1,14 +1,14 @@
 // The shapes of a small CNN, its parameters, and where everything lies in shared memory: all known
 // when the kernel is compiled, from the #defines that src/device/cuda/plan_cnn.c writes:
 //
-//   CNN_CONVS   {c, h, w, o, size, padding, activation, pool, weight, bias}, ... one per convolution
-//   CNN_FCS     {in, out, activation, on_chip, weight, bias}, ... one per fully connected layer
-//   CNN_CONV_COUNT, CNN_FC_COUNT
-//   CNN_BLOCKS, CNN_THREADS   blocks of the grid; threads of each that compute
-//   CNN_IMAGES, CNN_AT_ONCE   images of a batch that a block has; how many of them it does at once
-//   CNN_EXACT                 1: gradients as exact as f32; 0: one product of fp16 numbers (as TF32)
-//   CNN_OPTIMIZER             SGD, NESTEROV, ADAM or ADAMW
-//   CNN_SHARED_BYTES          what the plan reserved
+// CNN_CONVS: {c, h, w, o, size, padding, activation, pool, weight, bias}, ... one per convolution
+// CNN_FCS: {in, out, activation, on_chip, weight, bias}, ... one per fully connected layer
+// CNN_CONV_COUNT, CNN_FC_COUNT: how many of them
+// CNN_BLOCKS, CNN_THREADS: blocks of the grid, and threads of each
+// CNN_IMAGES, CNN_AT_ONCE: images of a batch that a block has; how many of them it does at once
+// CNN_EXACT: 1: gradients as exact as f32; 0: one product of fp16 numbers, as exact as TF32
+// CNN_OPTIMIZER: SGD, NESTEROV, ADAM or ADAMW
+// CNN_SHARED_BYTES: what the plan reserved
 #ifndef BT_CUDA_CNN_SHAPES
 #define BT_CUDA_CNN_SHAPES
 #include "allreduce.cuh"
@@ -41,9 +41,11 @@ constexpr int PIXELS = CONV[0].c * CONV[0].h * CONV[0].w;
 
 static_assert(IMAGES % AT_ONCE == 0, "the images of a block are done in equal rounds");
 
-__host__ __device__ constexpr int round_up(int n, int to) { return (n + to - 1) / to * to; }
+__host__ __device__ constexpr int round_up(int n, int to) {
+    return (n + to - 1) / to * to;
+}
 
-// ---- Convolutions ----------------------------------------------------------------------------
+// ---- Convolutions ------------------------------------------------------------------------------
 
 // Where weights and pixels lie is said in cnn_conv.cuh.
 template <int L> struct ConvShape {
@@ -56,6 +58,8 @@ template <int L> struct ConvShape {
     static constexpr int C8 = (C + 7) / 8, O8 = (O + 7) / 8; // blocks of eight channels
     // Warps that work on the same tiles, one for each block of outputs: a power of two.
     static constexpr int O_SHARE = O8 == 3 ? 4 : O8;
+    // Are there no channels but real ones?
+    static constexpr bool WHOLE_O = O == 8 * O_SHARE, WHOLE_C = C % 8 == 0;
     static constexpr int TILES_Y = POOL == 2 ? PH : (OH + 1) / 2;
     static constexpr int TILES_X = POOL == 2 ? PW : (OW + 1) / 2;
     static constexpr int TILES = TILES_Y * TILES_X, GROUPS = (TILES + 3) / 4;
@@ -63,17 +67,18 @@ template <int L> struct ConvShape {
     // The input with the padding around it, and a row and a pixel for tiles beyond the edge.
     static constexpr int IN_ROW = W + 2 * PAD, IN_PIXELS = (H + 2 * PAD + 1) * IN_ROW + 1;
     static constexpr int IN_BYTES = AT_ONCE * C8 * IN_PIXELS * 16; // of the high halves
-    // The image: rows of an even length, as two copies, one of them a pixel further left.
+    // The image: rows of an even length, as two copies, one of them a pixel further left, and eight
+    // banks further on.
     static constexpr int ROW = round_up(IN_ROW, 2), PLANE = (H + 2 * PAD + 1) * ROW;
-    static constexpr int IMAGE_WORDS = round_up((AT_ONCE * C * PLANE + ROW + 16) / 2, 32) + 16;
+    static constexpr int IMAGE_WORDS = round_up((AT_ONCE * C * PLANE + ROW + 16) / 2, 32) + 8;
     // The gradient of the output before pooling, with as many zeros around it as the filters reach;
-    // of the first convolution without them, but rows of whole runs of eight pixels. The last pixel
-    // is always 0.
+    // of the first convolution without them, but rows of whole runs of eight pixels, an even number
+    // of runs. Rows follow each other as those of the input do, modulo 128 bytes, so that the
+    // pixels that ldmatrix reads for eight neighbours of the input are in different banks, at the
+    // end of a row too. The last pixel is always 0.
     static constexpr int REACH = L == 0 ? 0 : SIZE - 1 - PAD;
-    // Rows follow each other as those of the input do, modulo 128 bytes, so that the pixels that
-    // ldmatrix reads for eight neighbours of the input are in different banks, at the end of a row too.
     static constexpr int OUT_ROW =
-        L == 0 ? round_up(PW * POOL, 8) : W + round_up(OW + 2 * REACH - W, 8);
+        L == 0 ? round_up(PW * POOL, PH *POOL % 2 ? 16 : 8) : W + round_up(OW + 2 * REACH - W, 8);
     static constexpr int OUT_PIXELS = (OH + 2 * REACH) * OUT_ROW + 1;
     static constexpr int OUT_BYTES = AT_ONCE * O8 * OUT_PIXELS * 16;
     static constexpr int PARAMS = O * C * TAPS + O;
@@ -125,11 +130,11 @@ DEVICE int param_at(int i) {
     return i < CONV_PARAMS ? conv_param(i) : fc_param(i);
 }
 
-// ---- Shared memory ---------------------------------------------------------------------------
+// ---- Shared memory -----------------------------------------------------------------------------
 
-// Offsets in floats, every array at a multiple of 16 bytes. Of each convolution: its weights for the
-// way back, its input (not of the first), where in its windows the maxima were, and the gradient of its
-// output before pooling.
+// Offsets in floats, every array at a multiple of 16 bytes. Of each convolution: its weights for
+// the way back, its input (not of the first), where in its windows the maxima were, and the
+// gradient of its output before pooling.
 struct ConvMemory {
     int back_weights, input, route, slope;
 };
@@ -142,7 +147,7 @@ struct FcMemory {
 struct Memory {
     ConvMemory conv[CONVS];
     FcMemory fc[FCS];
-    int params, gradient; // in the order of the sums
+    int params, gradient;          // in the order of the sums
     int part_params, part_moments; // of the parameters that this block updates
     int image, logits, partial, loss, right, labels, hyper, bytes, floats;
 };

@@ -10,10 +10,12 @@ typedef unsigned long long u64;
 
 #define DEVICE __device__ __forceinline__
 
-// ---- Shared memory and its barriers --------------------------------------------------------------
+// ---- Shared memory and its barriers ----------------------------------------------------------
 
 // Shared memory is named by 32-bit addresses: that is what the instructions below take.
-DEVICE u32 shared_address(const void *pointer) { return (u32)__cvta_generic_to_shared(pointer); }
+DEVICE u32 shared_address(const void *pointer) {
+    return (u32)__cvta_generic_to_shared(pointer);
+}
 
 // Where `address` of this block lies in block `rank` of the cluster.
 DEVICE u32 address_in_block(u32 address, u32 rank) {
@@ -24,7 +26,8 @@ DEVICE u32 address_in_block(u32 address, u32 rank) {
 
 // An mbarrier completes a phase when `arrivals` have arrived and all bytes announced have come.
 DEVICE void mbarrier_init(u32 barrier, u32 arrivals) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals)
+                 : "memory");
 }
 
 // Other blocks, and copies, see the initialised barriers after this and a barrier of the cluster.
@@ -48,7 +51,8 @@ DEVICE void mbarrier_wait(u32 barrier, u32 phase) {
                  ".reg .pred done;\n"
                  "again: mbarrier.try_wait.parity.acquire.cta.shared::cta.b64 done, [%0], %1;\n"
                  "@!done bra again;\n"
-                 "}" ::"r"(barrier), "r"(phase)
+                 "}" ::"r"(barrier),
+                 "r"(phase)
                  : "memory");
 }
 
@@ -58,7 +62,8 @@ DEVICE void mbarrier_wait_cluster(u32 barrier, u32 phase) {
                  ".reg .pred done;\n"
                  "again: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
                  "@!done bra again;\n"
-                 "}" ::"r"(barrier), "r"(phase)
+                 "}" ::"r"(barrier),
+                 "r"(phase)
                  : "memory");
 }
 
@@ -82,26 +87,27 @@ DEVICE u32 cluster_rank() {
     return rank;
 }
 
-// ---- Moving data ---------------------------------------------------------------------------------
+// ---- Moving data -----------------------------------------------------------------------------
 
 // Stores to another block of the cluster (address_in_block), counted by a barrier there.
 DEVICE void store_async(u32 to, float x, float y, u32 barrier) {
     asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 "
-                 "[%0], {%1, %2}, [%3];" ::"r"(to), "f"(x), "f"(y), "r"(barrier)
+                 "[%0], {%1, %2}, [%3];" ::"r"(to),
+                 "f"(x), "f"(y), "r"(barrier)
                  : "memory");
 }
 
 DEVICE void store_async(u32 to, const float (&v)[4], u32 barrier) {
     asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 "
-                 "[%0], {%1, %2, %3, %4}, [%5];" ::"r"(to), "f"(v[0]), "f"(v[1]), "f"(v[2]),
-                 "f"(v[3]), "r"(barrier)
+                 "[%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+                 "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]), "r"(barrier)
                  : "memory");
 }
 
 DEVICE void store_async(u32 to, u32 a, u32 b, u32 c, u32 d, u32 barrier) {
     asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 "
-                 "[%0], {%1, %2, %3, %4}, [%5];" ::"r"(to), "r"(a), "r"(b), "r"(c), "r"(d),
-                 "r"(barrier)
+                 "[%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+                 "r"(a), "r"(b), "r"(c), "r"(d), "r"(barrier)
                  : "memory");
 }
 
@@ -109,20 +115,23 @@ DEVICE void store_async(u32 to, u32 a, u32 b, u32 c, u32 d, u32 barrier) {
 // have been made visible to it (async_fence) by those who wrote.
 DEVICE void copy_to_block(u32 to, u32 from, u32 bytes, u32 barrier) {
     asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes "
-                 "[%0], [%1], %2, [%3];" ::"r"(to), "r"(from), "r"(bytes), "r"(barrier)
+                 "[%0], [%1], %2, [%3];" ::"r"(to),
+                 "r"(from), "r"(bytes), "r"(barrier)
                  : "memory");
 }
 
-// `bytes` of global memory to the same place in all blocks of the cluster that `blocks` has a bit for,
-// counted by the barrier there. Addresses and size are multiples of 16.
+// `bytes` of global memory to the same place in all blocks of the cluster that `blocks` has a bit
+// for, counted by the barrier there. Addresses and size are multiples of 16.
 DEVICE void copy_to_blocks(u32 to, const void *from, u32 bytes, u32 barrier, u32 blocks) {
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
-                 ".multicast::cluster [%0], [%1], %2, [%3], %4;" ::"r"(to), "l"(from), "r"(bytes),
-                 "r"(barrier), "h"((u16)blocks)
+                 ".multicast::cluster [%0], [%1], %2, [%3], %4;" ::"r"(to),
+                 "l"(from), "r"(bytes), "r"(barrier), "h"((u16)blocks)
                  : "memory");
 }
 
-DEVICE void async_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+DEVICE void async_fence() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 
 DEVICE void store_shared(u32 to, u32 value) {
     asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
@@ -147,10 +156,10 @@ DEVICE uint4 load_shared_16_bytes(u32 from) {
     return v;
 }
 
-// ---- Blocks that do not share a cluster meet in global memory ------------------------------------
+// ---- Blocks that do not share a cluster meet in global memory --------------------------------
 
-// A packet says itself that it has come: 16 bytes are written and read as one, and the last four are
-// a ticket that nobody used before. So there is no flag to wait for, and no fence.
+// A packet says itself that it has come: 16 bytes are written and read as one, and the last four
+// are a ticket that nobody used before. So there is no flag to wait for, and no fence.
 struct packet {
     float value[3];
     u32 ticket;
@@ -184,7 +193,7 @@ DEVICE packet look_at_packet(const packet *from) {
     return p;
 }
 
-// ---- Tensor cores --------------------------------------------------------------------------------
+// ---- Tensor cores ----------------------------------------------------------------------------
 //
 // mma.sync: c [16, 8] += a [16, k] b [k, 8], fp16 operands, f32 sums; a warp does it together. Lane
 // (g, t) = (lane / 4, lane % 4) has of c rows g and g + 8, columns 2t and 2t + 1, in this order; of
@@ -192,16 +201,16 @@ DEVICE packet look_at_packet(const packet *from) {
 
 DEVICE void mma16(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 DEVICE void mma8(float (&c)[4], u32 a0, u32 a1, u32 b0) {
     asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
-                 "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a0), "r"(a1), "r"(b0));
+        "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a0), "r"(a1), "r"(b0));
 }
 
 // ldmatrix: matrices of 8 rows of 16 bytes, each row where one lane says: lanes 0-7 those of the
@@ -225,7 +234,7 @@ DEVICE void load_matrices(u32 (&v)[2], u32 row) {
                  : "r"(row));
 }
 
-// ---- Numbers in two halves -----------------------------------------------------------------------
+// ---- Numbers in two halves -------------------------------------------------------------------
 
 // x = high + low, two fp16 numbers: 22 bits of it, if |x| is below 65504 and well above 2^-14
 // (below, what is lost is 2^-25). Three products, high high + high low + low high, of such numbers
@@ -258,11 +267,15 @@ DEVICE void split_pair(float first, float second, u32 &high, u32 &low) {
 
 // Bytes 0 and 2, or 1 and 3, of a word as fp16 numbers without any rounding: a byte with a zero
 // byte above it is the subnormal number byte / 2^24, and tensor cores take those at full speed.
-DEVICE u32 even_bytes(u32 word) { return word & 0x00ff00ffu; }
-DEVICE u32 odd_bytes(u32 word) { return __byte_perm(word, 0u, 0x4341); }
+DEVICE u32 even_bytes(u32 word) {
+    return word & 0x00ff00ffu;
+}
+DEVICE u32 odd_bytes(u32 word) {
+    return __byte_perm(word, 0u, 0x4341);
+}
 constexpr float BYTE_UNIT = 16777216.0f; // 2^24
 
-// ---- Which sample a row is: as gather_batch of kernels/batch.k -----------------------------------
+// ---- Which sample a row is: as gather_batch of kernels/batch.k -------------------------------
 
 DEVICE u32 mix32(u32 x) {
     u32 y = (x ^ (x >> 16)) * 0x7feb352du;
@@ -270,7 +283,9 @@ DEVICE u32 mix32(u32 x) {
     return y ^ (y >> 16);
 }
 
-DEVICE u32 epoch_key(u32 seed, u32 epoch) { return mix32(seed ^ mix32(epoch + 0x51ed270bu)); }
+DEVICE u32 epoch_key(u32 seed, u32 epoch) {
+    return mix32(seed ^ mix32(epoch + 0x51ed270bu));
+}
 
 DEVICE u32 feistel(u32 i, u32 bits, u32 key) {
     u32 mask = (1u << bits) - 1u, left = i >> bits, right = i & mask;

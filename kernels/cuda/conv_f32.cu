@@ -1,7 +1,7 @@
-// Convolutions of many channels, with stride 1, as products in f32 on the ordinary arithmetic units:
-// the scheme of conv_gemm.cu with the arithmetic of gemm_f32.cuh. A copy of 16 bytes must begin at a
-// multiple of 16, so planes, whose taps lie one number apart, are there once for each column of the
-// filter; their pitch is a multiple of four.
+// Convolutions of many channels, with stride 1, as products in f32 on the ordinary arithmetic
+// units: the scheme of conv_gemm.cu with the arithmetic of gemm_f32.cuh. A copy of 16 bytes must
+// begin at a multiple of 16, so planes, whose taps lie one number apart, are there once for each
+// column of the filter; their pitch is a multiple of four.
 // Runs on any GPU from compute capability 8.0 on.
 #include "gemm_args.h"
 #include "gemm_f32.cuh"
@@ -58,29 +58,27 @@ static __device__ __forceinline__ void conv_f32(const bt_conv_f32_args &g) {
     unsigned tall = (g.rows + TILE::M - 1) / TILE::M;
     unsigned row0 = blockIdx.x % tall * TILE::M, position0 = blockIdx.x / tall * TILE::N;
     unsigned depth = g.steps * STEP_K; // of a tap in a
-    tile_copier<TILE::M, TILE::THREADS> a(g.a_stride);
-    tile_copier<TILE::N, TILE::THREADS> b(g.b_stride);
-    a.begin(g.a + row0 + a.across, row0 + a.across < g.a_stride, g.a);
+    tile_copier<TILE::M, TILE::THREADS> a(g.a + row0 + a.across(), g.a_stride,
+                                          row0 + a.across() < g.a_stride, g.a);
     TILE tile;
-    multiply_steps(tile, tiles, g.taps * g.steps, [&](float *stage, unsigned step) {
-        unsigned tap = step / g.steps, channel = step % g.steps * STEP_K;
+    multiply_tiles(tile, tiles, g.taps * depth, [&](float *stage, unsigned k) {
+        unsigned tap = k / depth, channel = k % depth;
         int moved = ((int)(tap / g.kw) - (int)g.pad_y) * (int)g.pitch;
-        a.copy(stage, g.taps * depth - step * STEP_K);
-        b.begin(g.b + (size_t)(tap % g.kw * g.channels + channel) * g.b_stride +
-                    (int)(position0 + b.across) + moved,
-                true, g.b);
-        b.copy(stage + STEP_K * TILE::M, g.channels - channel);
+        size_t row = (size_t)(tap % g.kw * g.channels + channel) * g.b_stride;
+        tile_copier<TILE::N, TILE::THREADS> b(g.b + row + (int)(position0 + b.across()) + moved,
+                                              g.b_stride, tap < g.taps, g.b);
+        a.copy(stage, k, g.taps * depth);
+        b.copy(stage + STEP_K * TILE::M, channel, g.channels);
     });
     conv_store(g, tile, row0, position0);
 }
 
-typedef f32_tile<1, 8, 2, 2> tile_64x256;
+typedef f32_tile<1, 4, 2, 2> tile_64x128;
 typedef f32_tile<2, 4, 2, 2> tile_128x128;
-typedef f32_tile<1, 8, 2, 1> tile_64x128;
 
-extern "C" __global__ void __launch_bounds__(tile_64x256::THREADS, 2)
+extern "C" __global__ void __launch_bounds__(tile_64x128::THREADS, 3)
     bt_conv_f32_64(const __grid_constant__ bt_conv_f32_args g) {
-    conv_f32<tile_64x256>(g);
+    conv_f32<tile_64x128>(g);
 }
 
 extern "C" __global__ void __launch_bounds__(tile_128x128::THREADS, 2)
@@ -98,17 +96,19 @@ static __device__ __forceinline__ void conv_weight_f32(const bt_conv_weight_f32_
     unsigned tall = (g.o + TILE::M - 1) / TILE::M;
     unsigned row0 = blockIdx.x % tall * TILE::M, column0 = blockIdx.x / tall * TILE::N;
     unsigned chunk = blockIdx.z;
-    tile_copier<TILE::M, TILE::THREADS> a(g.a_stride);
-    tile_copier<TILE::N, TILE::THREADS> b(g.b_stride);
-    unsigned tap = (column0 + b.across) / g.c, channel = (column0 + b.across) % g.c;
+    unsigned tap = (column0 + tile_copier<TILE::N, TILE::THREADS>::across()) / g.c;
+    unsigned channel = (column0 + tile_copier<TILE::N, TILE::THREADS>::across()) % g.c;
     int moved = (int)(tap / g.kw * g.pitch + tap % g.kw) + g.shift;
-    a.begin(g.a + (size_t)chunk * g.k * g.a_stride + row0 + a.across, row0 + a.across < g.a_stride,
-            g.a);
-    b.begin(g.b + ((long long)chunk * g.k + moved) * g.b_stride + channel, tap < g.taps, g.b);
+    tile_copier<TILE::M, TILE::THREADS> a(
+        g.a + (size_t)chunk * g.k * g.a_stride + row0 + a.across(), g.a_stride,
+        row0 + a.across() < g.a_stride, g.a);
+    tile_copier<TILE::N, TILE::THREADS> b(
+        g.b + ((long long)chunk * g.k + moved) * g.b_stride + channel, g.b_stride, tap < g.taps,
+        g.b);
     TILE tile;
-    multiply_steps(tile, tiles, (g.k + STEP_K - 1) / STEP_K, [&](float *stage, unsigned step) {
-        a.copy(stage, g.k - step * STEP_K);
-        b.copy(stage + STEP_K * TILE::M, g.k - step * STEP_K);
+    multiply_tiles(tile, tiles, g.k, [&](float *stage, unsigned k) {
+        a.copy(stage, k, g.k);
+        b.copy(stage + STEP_K * TILE::M, k, g.k);
     });
     constexpr int ROWS = sizeof tile.sum / sizeof tile.sum[0];
     constexpr int COLUMNS = sizeof tile.sum[0] / sizeof(float);
@@ -125,7 +125,7 @@ static __device__ __forceinline__ void conv_weight_f32(const bt_conv_weight_f32_
     }
 }
 
-extern "C" __global__ void __launch_bounds__(tile_64x128::THREADS, 2)
+extern "C" __global__ void __launch_bounds__(tile_64x128::THREADS, 3)
     bt_conv_weight_f32_64(const __grid_constant__ bt_conv_weight_f32_args g) {
     conv_weight_f32<tile_64x128>(g);
 }

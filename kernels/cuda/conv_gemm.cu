@@ -3,11 +3,11 @@
 // Images lie in planes whose rows have zeros at their ends, as many as a filter reaches beyond the
 // image, sample after sample. Then the tap (ky, kx) of all pixels is the same plane, moved by
 // ky pitch + kx: no columns are written, and no pixel is asked whether it exists. A tile of pixels
-// is a tile of consecutive positions, fetched once for each tap at another place by the copy engine.
-// The positions between the images are computed and not stored.
+// is a tile of consecutive positions, which the copy engine fetches once for each tap at another
+// place. The positions between the images are computed and not stored.
 //
-// The gradient of the input is the convolution of dy with the filters turned around. That of the
-// weights sums over positions: there the planes lie with their positions side by side.
+// The gradient of the input is the convolution of dy with the filters turned around. (That of the
+// weights is in conv_f32.cu.)
 #include "gemm_args.h"
 #include "gemm_hopper.cuh"
 #include "math.cuh"
@@ -56,8 +56,9 @@ static __device__ __forceinline__ void conv_fetch(const bt_conv_gemm_args &g,
 
 // The sums of this thread: those of rows row and row + 8 at two positions of every eight.
 template <int COUNT>
-static __device__ __forceinline__ void conv_store(const bt_conv_gemm_args &g, const float (&sum)[COUNT],
-                                                  unsigned row, unsigned position) {
+static __device__ __forceinline__ void conv_store(const bt_conv_gemm_args &g,
+                                                  const float (&sum)[COUNT], unsigned row,
+                                                  unsigned position) {
     float bias[2] = {0.0f, 0.0f};
     bool pairs = g.w % 2 == 0; // then both are in the image, or none
     pixel here(g, position);
@@ -127,98 +128,3 @@ BT_CONV(bt_conv_bf16_64, bf16_products, 64)
 BT_CONV(bt_conv_bf16_128, bf16_products, 128)
 BT_CONV(bt_conv_tf32_64, tf32_products, 64)
 BT_CONV(bt_conv_tf32_128, tf32_products, 128)
-
-// ---- The gradient of the weights --------------------------------------------------------------
-
-struct weight_tile {
-    unsigned chunk, row, column; // columns: tap, then channel
-};
-
-static __device__ __forceinline__ weight_tile weight_tile_at(const bt_conv_weight_gemm_args &g,
-                                                             unsigned index, unsigned tile_m) {
-    unsigned tall = (g.o + tile_m - 1) / tile_m, wide = (g.c * g.taps + TILE_N - 1) / TILE_N;
-    return {index / (tall * wide), index % tall * tile_m, index / tall % wide * TILE_N};
-}
-
-static __device__ __forceinline__ unsigned weight_tiles(const bt_conv_weight_gemm_args &g,
-                                                        unsigned tile_m) {
-    return (g.o + tile_m - 1) / tile_m * ((g.c * g.taps + TILE_N - 1) / TILE_N) * g.chunks;
-}
-
-template <typename PRODUCTS, int TILE_M>
-static __device__ __forceinline__ void weight_fetch(const bt_conv_weight_gemm_args &g,
-                                                    gemm_ring<TILE_M, TILE_N, STAGES> &ring) {
-    ring_place<STAGES> at;
-    for (unsigned index = blockIdx.x; index < weight_tiles(g, TILE_M); index += gridDim.x) {
-        weight_tile tile = weight_tile_at(g, index, TILE_M);
-        unsigned columns = min((unsigned)TILE_N, g.c * g.taps - tile.column);
-        for (unsigned k = 0; k < g.k; k += PRODUCTS::ELEMENTS, at.advance()) {
-            u64 *full = &ring.full[at.stage];
-            barrier_wait(&ring.empty[at.stage], at.parity ^ 1);
-            barrier_expect(full, (TILE_M + columns) * ROW_BYTES);
-            fetch_tile(ring.a[at.stage], &g.a, full, k, tile.row, tile.chunk);
-            for (unsigned i = 0; i < columns; i += g.box) {
-                unsigned tap = (tile.column + i) / g.c, channel = (tile.column + i) % g.c;
-                int moved = (int)(tap / g.kw * g.pitch + tap % g.kw) + g.shift;
-                fetch_tile(ring.b[at.stage] + i * ROW_BYTES, &g.b, full,
-                           (int)(tile.chunk * g.k + k) + moved, channel, 0);
-            }
-        }
-    }
-}
-
-template <int COUNT>
-static __device__ __forceinline__ void weight_store(const bt_conv_weight_gemm_args &g,
-                                                    const float (&sum)[COUNT], unsigned chunk,
-                                                    unsigned row, unsigned column) {
-#pragma unroll
-    for (int e = 0; e < COUNT; e++) {
-        unsigned r = row + e / 2 % 2 * 8, c = column + e / 4 * 8 + e % 2;
-        if (r < g.o && c < g.c * g.taps)
-            g.partial[((size_t)(chunk * g.o + r) * g.c + c % g.c) * g.taps + c / g.c] = sum[e];
-    }
-}
-
-template <typename PRODUCTS, int TILE_M>
-static __device__ __forceinline__ void weight_multiply(const bt_conv_weight_gemm_args &g,
-                                                       gemm_ring<TILE_M, TILE_N, STAGES> &ring) {
-    unsigned half = threadIdx.x / GROUP_THREADS - 1, thread = threadIdx.x % GROUP_THREADS;
-    unsigned top = share<TILE_M>::row(half), left = share<TILE_M>::column(half);
-    unsigned steps = (g.k + PRODUCTS::ELEMENTS - 1) / PRODUCTS::ELEMENTS;
-    ring_place<STAGES> at;
-    float sum[share<TILE_M>::COLUMNS / 2];
-    for (unsigned index = blockIdx.x; index < weight_tiles(g, TILE_M); index += gridDim.x) {
-        weight_tile tile = weight_tile_at(g, index, TILE_M);
-        multiply_stages<PRODUCTS>(sum, ring, at, steps, top, left, [&](unsigned stage) {
-            if (thread == 0) barrier_arrive(&ring.empty[stage]);
-        });
-        weight_store(g, sum, tile.chunk, tile.row + top + thread / 32 * 16 + thread % 32 / 4,
-                     tile.column + left + thread % 4 * 2);
-    }
-}
-
-template <typename PRODUCTS, int TILE_M>
-static __device__ __forceinline__ void conv_weight(const bt_conv_weight_gemm_args &g) {
-    extern __shared__ __align__(1024) unsigned char conv_memory[];
-    auto &ring = *(gemm_ring<TILE_M, TILE_N, STAGES> *)conv_memory;
-    ring_begin(ring, 1);
-    __syncthreads();
-    if (threadIdx.x < GROUP_THREADS) {
-        registers_less<40>();
-        if (threadIdx.x == 0) weight_fetch<PRODUCTS>(g, ring);
-    } else {
-        registers_more<232>();
-        weight_multiply<PRODUCTS>(g, ring);
-    }
-}
-
-#define BT_CONV_WEIGHT(name, products, tile_m)                                                     \
-    extern "C" __global__ void __launch_bounds__(THREADS, 1)                                       \
-        name(const __grid_constant__ bt_conv_weight_gemm_args g) {                                 \
-        conv_weight<products, tile_m>(g);                                                          \
-    }
-
-BT_CONV_WEIGHT(bt_conv_weight_bf16_64, bf16_products, 64)
-BT_CONV_WEIGHT(bt_conv_weight_bf16_128, bf16_products, 128)
-BT_CONV_WEIGHT(bt_conv_weight_tf32_64, tf32_products, 64)
-BT_CONV_WEIGHT(bt_conv_weight_tf32_128, tf32_products, 128)

@@ -1,5 +1,5 @@
-// Images and filters as conv_gemm.cu and conv_f32.cu want them: planes with zeros between the images,
-// rounded to bf16 or TF32 for the tensor cores.
+// Images and filters as conv_gemm.cu and conv_f32.cu want them: planes with zeros between the
+// images, rounded to bf16 or TF32 for the tensor cores.
 // Runs on any GPU.
 #include "gemm_args.h"
 #include "gemm_round.cuh"
@@ -84,8 +84,6 @@ extern "C" __global__ void __launch_bounds__(PACK_THREADS)
 
 BT_CONV_PACK(pack_points, bt_conv_pack_args, bt_conv_points_bf16, bf16_numbers)
 BT_CONV_PACK(pack_points, bt_conv_pack_args, bt_conv_points_tf32, tf32_numbers)
-BT_CONV_PACK(pack_planes, bt_conv_pack_args, bt_conv_planes_bf16, bf16_numbers)
-BT_CONV_PACK(pack_planes, bt_conv_pack_args, bt_conv_planes_tf32, tf32_numbers)
 BT_CONV_PACK(pack_weights, bt_conv_weights_args, bt_conv_weights_bf16, bf16_numbers)
 BT_CONV_PACK(pack_weights, bt_conv_weights_args, bt_conv_weights_tf32, tf32_numbers)
 BT_CONV_PACK(pack_points, bt_conv_pack_args, bt_conv_points_f32, f32_numbers)

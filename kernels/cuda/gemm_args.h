@@ -75,19 +75,6 @@ typedef struct bt_conv_gemm_args {
     float *y;
 } bt_conv_gemm_args;
 
-// partial [chunks, o, c, taps]: a is the planes of dy [chunks, o, k], b those of x [c, all].
-typedef struct bt_conv_weight_gemm_args {
-    bt_tensor_map a, b;
-    unsigned o, c, chunks;
-    unsigned k; // positions of a chunk
-    unsigned pitch;
-    unsigned taps, kw;
-    int shift;
-    unsigned box; // rows of b that are fetched at a time; c is a multiple of it
-    unsigned unused;
-    float *partial;
-} bt_conv_weight_gemm_args;
-
 // The same in f32 (conv_f32.cu). a: the weights [taps, channels padded to `steps` tiles, a_stride];
 // b: a copy of the planes [channels, b_stride] for each column kx of the filter, moved by it.
 typedef struct bt_conv_f32_args {
@@ -103,7 +90,7 @@ typedef struct bt_conv_f32_args {
     float *y;
 } bt_conv_f32_args;
 
-// a: dy [chunks, k, a_stride], b: x [all, b_stride], the channels of a position side by side.
+// partial [chunks, o, c, taps]. a: dy [chunks, k, a_stride], b: x [all, b_stride], the channels of a position side by side.
 typedef struct bt_conv_weight_f32_args {
     unsigned o, c, chunks, k;
     unsigned pitch, taps, kw;

@@ -57,7 +57,8 @@ static __device__ __forceinline__ void store_tile(const bt_gemm_f32_args &g, con
 
 // ---- The kernel -------------------------------------------------------------------------------
 
-template <typename TILE> static __device__ __forceinline__ void gemm_f32(const bt_gemm_f32_args &g) {
+template <typename TILE>
+static __device__ __forceinline__ void gemm_f32(const bt_gemm_f32_args &g) {
     extern __shared__ __align__(16) float tiles[];
     // Blocks go down `group` rows of tiles before they go one to the right.
     unsigned rows = (g.m + TILE::M - 1) / TILE::M, columns = (g.n + TILE::N - 1) / TILE::N;
@@ -65,16 +66,16 @@ template <typename TILE> static __device__ __forceinline__ void gemm_f32(const b
     unsigned height = min(g.group, rows - first), rest = blockIdx.x - first * columns;
     unsigned row0 = (first + rest % height) * TILE::M, column0 = rest / height * TILE::N;
     unsigned i1 = blockIdx.z / g.batch2, i2 = blockIdx.z % g.batch2;
-    tile_copier<TILE::M, TILE::THREADS> a(g.a_stride);
-    tile_copier<TILE::N, TILE::THREADS> b(g.b_stride);
-    a.begin(g.a + (size_t)i1 * g.a_step[0] + (size_t)i2 * g.a_step[1] + row0 + a.across,
-            row0 + a.across < g.m, g.a);
-    b.begin(g.b + (size_t)i1 * g.b_step[0] + (size_t)i2 * g.b_step[1] + column0 + b.across,
-            column0 + b.across < g.n, g.b);
+    tile_copier<TILE::M, TILE::THREADS> a(
+        g.a + (size_t)i1 * g.a_step[0] + (size_t)i2 * g.a_step[1] + row0 + a.across(), g.a_stride,
+        row0 + a.across() < g.m, g.a);
+    tile_copier<TILE::N, TILE::THREADS> b(
+        g.b + (size_t)i1 * g.b_step[0] + (size_t)i2 * g.b_step[1] + column0 + b.across(),
+        g.b_stride, column0 + b.across() < g.n, g.b);
     TILE tile;
-    multiply_steps(tile, tiles, (g.k + STEP_K - 1) / STEP_K, [&](float *stage, unsigned step) {
-        a.copy(stage, g.k - step * STEP_K);
-        b.copy(stage + STEP_K * TILE::M, g.k - step * STEP_K);
+    multiply_tiles(tile, tiles, g.k, [&](float *stage, unsigned k) {
+        a.copy(stage, k, g.k);
+        b.copy(stage + STEP_K * TILE::M, k, g.k);
     });
     store_tile(g, tile, row0, column0);
 }

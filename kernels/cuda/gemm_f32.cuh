@@ -33,29 +33,33 @@ template <int PENDING> static __device__ __forceinline__ void copies_wait() {
 template <int WIDTH, int THREADS> struct tile_copier {
     static constexpr int DOWN = THREADS * 4 / WIDTH; // rows from one copy to the next
     const float *from;                               // of the first copy
-    unsigned k, across;                              // where that is in the tile
-    unsigned stride;                                 // of memory
-    bool there;                                      // within the matrix
+    unsigned at;                                     // where it goes in the tile
+    unsigned k;                                      // its row
+    unsigned stride;
+    bool there; // within the matrix
 
-    __device__ __forceinline__ tile_copier(unsigned row_stride)
-        : from(nullptr), k(threadIdx.x * 4 / WIDTH), across(threadIdx.x * 4 % WIDTH),
-          stride(row_stride), there(false) {}
+    // The column of the tile that this thread begins with.
+    static __device__ __forceinline__ unsigned across() { return threadIdx.x * 4 % WIDTH; }
 
-    // `first`: the number in row 0 and column `across`, if it is `inside`; else `any` place.
-    __device__ __forceinline__ void begin(const float *first, bool inside, const float *any) {
+    // `first`: the number in row 0 and column across() of the tile, if that is `inside`; else `any`.
+    __device__ __forceinline__ tile_copier(const float *first, unsigned row_stride, bool inside,
+                                           const float *any) {
+        k = threadIdx.x * 4 / WIDTH;
+        at = k * WIDTH + across();
+        stride = row_stride;
         there = inside;
-        from = inside ? first + (size_t)k * stride : any;
+        from = there ? first + (size_t)k * stride : any;
     }
 
-    // Copies the tile whose rows are `left` and more, and goes on to the next.
-    __device__ __forceinline__ void copy(float *tile, unsigned left) {
+    // Copies the tile that begins at row k0 of `depth`, and goes on to the next.
+    __device__ __forceinline__ void copy(float *tile, unsigned k0, unsigned depth) {
 #pragma unroll
         for (int i = 0; i < STEP_K / DOWN; i++) {
-            bool inside = there && k + i * DOWN < left;
-            copy_async(tile + (k + i * DOWN) * WIDTH + across,
+            bool inside = there && k0 + k + i * DOWN < depth;
+            copy_async(tile + at + i * DOWN * WIDTH,
                        inside ? from + i * DOWN * (size_t)stride : from, inside);
         }
-        if (there && STEP_K < left) from += STEP_K * (size_t)stride;
+        if (there && k0 + STEP_K < depth) from += STEP_K * (size_t)stride;
     }
 };
 
@@ -109,21 +113,20 @@ template <int WARPS_M, int WARPS_N, int ROWS_4, int COLUMNS_4> struct f32_tile {
 
 // ---- The ring of stages -----------------------------------------------------------------------
 
-// Multiplies `steps` tiles. fetch(stage, step) copies tile `step` of both operands: that of a to
-// `stage`, that of b behind it.
+// Multiplies the tiles of rows 0 ... depth - 1. fetch(stage, k) copies those of both operands that
+// begin at row k: that of a to `stage`, that of b behind it; beyond the depth zeros.
 template <typename TILE, typename FETCH>
-static __device__ __forceinline__ void multiply_steps(TILE &tile, float *tiles, unsigned steps,
+static __device__ __forceinline__ void multiply_tiles(TILE &tile, float *tiles, unsigned depth,
                                                       FETCH fetch) {
-    unsigned now = 0, next = 0;
-    for (; next < GEMM_STAGES - 1; next++) {
-        if (next < steps) fetch(tiles + next * TILE::STAGE, next);
+    unsigned now = 0, next = 0, k0 = 0;
+    for (; next < GEMM_STAGES - 1; next++, k0 += STEP_K) {
+        fetch(tiles + next * TILE::STAGE, k0);
         copies_commit();
     }
-    for (unsigned step = 0; step < steps; step++) {
+    for (unsigned k = 0; k < depth; k += STEP_K, k0 += STEP_K) {
         copies_wait<GEMM_STAGES - 2>();
         __syncthreads(); // the stage is whole, and nobody reads the one before any more
-        if (step + GEMM_STAGES - 1 < steps)
-            fetch(tiles + next * TILE::STAGE, step + GEMM_STAGES - 1);
+        fetch(tiles + next * TILE::STAGE, k0);
         copies_commit();
         tile.multiply(tiles + now * TILE::STAGE, tiles + now * TILE::STAGE + STEP_K * TILE::M);
         now = now + 1 == GEMM_STAGES ? 0 : now + 1;

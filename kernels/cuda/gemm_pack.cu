@@ -32,7 +32,8 @@ template <typename NUMBERS> static __device__ __forceinline__ void pack(const bt
     if (g.transposed) {
         for (unsigned i = down; i < PACK_TILE && k0 + i < g.k; i += PACK_THREADS / 16) {
             unsigned row = row0 + across, left = g.rows - min(g.rows, row);
-            float4 x = read_four(from + (size_t)(k0 + i) * g.rows + row, left, aligned && left >= 4);
+            const float *line = from + (size_t)(k0 + i) * g.rows + row;
+            float4 x = read_four(line, left, aligned && left >= 4);
             tile[across][i] = x.x;
             tile[across + 1][i] = x.y;
             tile[across + 2][i] = x.z;

@@ -1,8 +1,8 @@
 // Large products on the tensor cores of Hopper, in bf16 or TF32 with f32 sums.
 //
-// A block computes tiles of 128 x TILE_N of y. One warp group fetches: a thread of it keeps the copy
-// engine STAGES tiles of k ahead, each 128 bytes wide. Two warp groups multiply, 64 rows each, and
-// store. Two blocks, one above the other, are a cluster: they need the same rows of b, so each
+// A block computes tiles of 128 x TILE_N of y. One warp group fetches: a thread of it keeps the
+// copy engine STAGES tiles of k ahead, each 128 bytes wide. Two warp groups multiply, 64 rows each,
+// and store. Two blocks, one above the other, are a cluster: they need the same rows of b, so each
 // fetches half of these for both, which spares the L2 cache a third of the reading.
 #include "gemm_args.h"
 #include "gemm_hopper.cuh"

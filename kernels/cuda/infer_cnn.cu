@@ -122,9 +122,9 @@ static_assert(SHARED_BYTES == SHARED, "the plan counts other bytes");
 struct place {
     u16 from, to;
 };
-FORMULA int places_of(int l) {
+FORMULA int places_of(int l) { // whole tiles, two at a time
     return l >= CONVS ? 0 : round_up(cells(l), 16);
-} // whole tiles, two at a time
+}
 FORMULA int places_at(int l) {
     return l == 0 ? 0 : places_at(l - 1) + places_of(l - 1);
 }
@@ -418,8 +418,8 @@ __device__ void conv(const bt_net_args &a, const workplace &work, const uint4 *w
 #pragma unroll 1
         for (int tile = 0; tile < tiles(L); tile += TILES) {
             float d[TILES][4][4] = {};
-            u32 from[TILES]; // this lane's row of the matrices: high, low, and those of the next
-                             // column
+            // This lane's row of the matrices: high, low, and those of the next column.
+            u32 from[TILES];
 #pragma unroll
             for (int t = 0; t < TILES; t++) {
                 const int cell = work.places[places_at(L) + (tile + t) * 8 + lane % 8].from;
@@ -548,7 +548,8 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) infer_cnn(bt_ne
         row_result sum = {0.0f, 0.0f, 0.0f};
         if (threadIdx.x < IMAGES) {
             const u32 row = first_row + threadIdx.x;
-            const int sample = sample_of(a, place, row), label = sample < 0 ? -1 : a.labels[sample];
+            const int sample = sample_of(a, place, row),
+                      label = sample < 0 || !(a.log || a.predictions) ? -1 : a.labels[sample];
             sum = finish_row(a, logits + threadIdx.x * row_stride(CLASSES), label, row, place.first,
                              is_last_of_ring(a, w.step, a.epoch_steps));
         }

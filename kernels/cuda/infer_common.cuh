@@ -215,7 +215,7 @@ __device__ void fully_connected(const float *weight, const float *bias, const fl
         const int row0 = unit / PARTS / BANDS * 16 + g, row1 = row0 + 8;
         float d[3][TILES][4] = {}; // high high, high low, low high
         const int stop = least(STEPS, (part + 1) * PER_PART);
-#pragma unroll 4
+#pragma unroll 8
         for (int step = part * PER_PART; step < stop; step++) {
             const int k = step * 8 + 2 * q; // this thread's two of the eight, the same in a and b
             u32 high[4], low[4];

@@ -12,8 +12,8 @@
 //    units come in further passes.
 // 4. The further layers, small, from shared memory; then loss, predictions, probabilities.
 //
-// Needs besides infer_common.cuh's: CLUSTER (blocks of a cluster), STAGES, SHARED (bytes of a
-// block).
+// Needs besides infer_common.cuh's: CLUSTER (blocks of a cluster), STAGES, FC_SHARED (whether the
+// weights of the further layers are in shared memory), SHARED (bytes of a block).
 #include "infer_common.cuh"
 
 constexpr int IMAGES = 96, COLUMNS = 48; // of a tile; of a product, as the instruction below says
@@ -24,18 +24,16 @@ constexpr int HIDDEN = net[0].o, PASSES = (HIDDEN + 127) / 128;
 constexpr int CHUNKS = (PIXELS + 31) / 32; // the inputs of one product
 constexpr int INPUTS = CHUNKS * 32;
 
-// Operands of products lie as matrices of 8 rows x 16 bytes, 128 bytes each, first along the
-// inputs.
+// Operands of products lie as matrices of 8 rows x 16 bytes, first along the inputs.
 constexpr int OPERAND_BYTES = 64 * 32; // 64 hidden units x 32 inputs, one digit
 constexpr int CHUNK_BYTES = 2 * DIGITS * OPERAND_BYTES;
 constexpr int SHARE_BYTES = CHUNK_BYTES / CLUSTER;
 constexpr int IMAGE_BYTES = IMAGES * INPUTS;
 
-// Weights of the further layers, in shared memory where they are few.
+// Weights of the further layers.
 FORMULA int fc_numbers(int l) {
     return l >= LAYERS ? 0 : net[l].o * row_stride(net[l].c) + fc_numbers(l + 1);
 }
-constexpr bool FC_SHARED = fc_numbers(1) <= 4096;
 constexpr int FC_BYTES = FC_SHARED ? fc_numbers(1) * 4 : 0;
 
 // Activations [IMAGES, row_stride] in two places by turns.
@@ -67,24 +65,25 @@ __device__ void barrier_expect(u64 *barrier, u32 bytes) {
                  "r"(bytes)
                  : "memory");
 }
-// Waits for the end of phase `parity` (0, 1, 0, 1 ...), and for what blocks of the cluster did
-// before.
+// Waits for the end of phase `parity` (0, 1, 0, 1 ...). This and the arrival order nothing but what
+// the copy engine and the tensor cores do: wider orders (.release.cluster, .acquire.cluster) cost
+// hundreds of cycles each.
 __device__ void barrier_wait(u64 *barrier, u32 parity) {
     asm volatile("{\n.reg .pred done;\n"
                  "again:\n"
-                 "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
                  "@!done bra again;\n}" ::"r"(shared_address(barrier)),
                  "r"(parity)
                  : "memory");
 }
 // Arrives at the barrier of that place in block `rank` of the cluster.
 __device__ void barrier_arrive_at(u64 *barrier, u32 rank) {
-    asm volatile("{\n.reg .b32 there;\n"
-                 "mapa.shared::cluster.u32 there, %0, %1;\n"
-                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}" ::"r"(
-                     shared_address(barrier)),
-                 "r"(rank)
-                 : "memory");
+    asm volatile(
+        "{\n.reg .b32 there;\n"
+        "mapa.shared::cluster.u32 there, %0, %1;\n"
+        "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(shared_address(barrier)),
+        "r"(rank)
+        : "memory");
 }
 __device__ u32 cluster_rank() {
     u32 rank;
@@ -94,12 +93,21 @@ __device__ u32 cluster_rank() {
 __device__ void cluster_arrive() {
     asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 }
+// To tell the others of nothing but barriers that were made.
+__device__ void cluster_arrive_with_barriers() {
+    asm volatile("fence.mbarrier_init.release.cluster;\n"
+                 "barrier.cluster.arrive.relaxed.aligned;" ::
+                     : "memory");
+}
 __device__ void cluster_wait() {
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 // What ordinary instructions wrote, before the copy engine or the tensor cores read it.
-__device__ void publish_to_engines() {
-    asm volatile("fence.proxy.async;" ::: "memory");
+__device__ void publish_global() {
+    asm volatile("fence.proxy.async.global;" ::: "memory");
+}
+__device__ void publish_shared() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 // `bytes` to the same place in every block of the cluster; counted at their barriers of that place.
@@ -214,8 +222,13 @@ struct tile_rows {
     int sample[IMAGES], label[IMAGES];
 };
 
-__device__ void find_rows(const bt_net_args &a, batch_place place, u32 tile, tile_rows *rows) {
-    for (int i = threadIdx.x; i < IMAGES; i += THREADS) {
+// Of a tile; one beyond the end of the launch has no images.
+__device__ void find_rows(const bt_net_args &a, u32 first_step, work w, tile_rows *rows) {
+    const batch_place place = place_of(a, first_step + w.step);
+    const u32 tile = w.step < a.steps ? w.part : w.parts;
+
+    const int i = (int)threadIdx.x - THREADS / 2; // not those that make digits at the same time
+    if (i >= 0 && i < IMAGES) {
         const int sample = sample_of(a, place, tile * IMAGES + i);
         rows->sample[i] = sample;
         rows->label[i] = sample < 0 || !(a.log || a.predictions) ? -1 : a.labels[sample];
@@ -227,7 +240,9 @@ __device__ void find_rows(const bt_net_args &a, batch_place place, u32 tile, til
 __device__ void fetch_images(const bt_net_args &a, const tile_rows *rows, u8 *images) {
     constexpr int PIECES = PIXELS / 16, ROUNDS = (PIECES + 7) / 8;
     const int lane = threadIdx.x % 32;
-    for (int unit = threadIdx.x / 32; unit < IMAGES / 8 * 2; unit += WARPS) {
+    // (Warp 0 feeds the ring.)
+    for (int unit = (int)threadIdx.x / 32 - 1; unit >= 0 && unit < IMAGES / 8 * 2;
+         unit += WARPS - 1) {
         const int first = unit % 2 * ROUNDS * 4 + lane / 8,
                   sample = rows->sample[unit / 2 * 8 + lane % 8];
         const u8 *from = a.bytes + (size_t)most(sample, 0) * PIXELS + first * 16;
@@ -250,15 +265,6 @@ __device__ void clear_beyond(u8 *images) {
             *(uint4 *)(images + ((i / 8 * (INPUTS / 16) + piece) * 8 + i % 8) * 16) = {0, 0, 0, 0};
 }
 
-// The rows of a tile, whose images begin to come. A tile beyond the end of the batch has no images.
-__device__ void begin_tile(const bt_net_args &a, u32 first_step, work w, tile_rows *rows,
-                           u8 *images) {
-    find_rows(a, place_of(a, first_step + w.step), w.step < a.steps ? w.part : w.parts, rows);
-    __syncthreads();
-    fetch_images(a, rows, images);
-    clear_beyond(images);
-}
-
 template <int L> __device__ void fetch_fc_weights(const bt_net_args &a, float *to) {
     if constexpr (L < LAYERS) {
         constexpr int K = net[L].c, STRIDE = row_stride(K);
@@ -278,29 +284,50 @@ struct ring {
     u64 full[STAGES], empty[STAGES], scales;
 };
 
-// By thread 0: fetches chunks until `stop` have been fetched.
-__device__ void feed(const scratch_layout *s, u8 *stages, ring *r, u32 &fed, u32 stop) {
-    const u32 share = cluster_rank() * SHARE_BYTES;
-    for (; fed < stop; fed++) {
-        const u32 stage = fed % STAGES, chunk = fed % (PASSES * CHUNKS);
-        if (fed >= STAGES) barrier_wait(&r->empty[stage], (fed / STAGES - 1) & 1);
-        barrier_expect(&r->full[stage], CHUNK_BYTES);
-        copy_to_cluster(stages + stage * CHUNK_BYTES + share,
-                        (const u8 *)s->digits + (size_t)chunk * CHUNK_BYTES + share, SHARE_BYTES,
-                        &r->full[stage]);
-    }
+// A place in the ring, and how often (0 or 1) the ring has been gone round.
+struct ring_place {
+    u32 stage, parity;
+};
+__device__ void advance(ring_place &at) {
+    if (++at.stage < STAGES) return;
+    at.stage = 0;
+    at.parity ^= 1;
 }
 
-// This group of 4 warps no longer needs chunk n: told to all blocks of the cluster, which send to
-// it.
-__device__ void release(ring *r, u32 n) {
-    if (threadIdx.x % 128 < CLUSTER) barrier_arrive_at(&r->empty[n % STAGES], threadIdx.x % 128);
+// What thread 0 remembers as it fills the ring: where, with which chunk, and how many so far.
+struct feeder {
+    ring_place at;
+    u32 chunk, fed;
+};
+
+// By thread 0: fetches one chunk, once its place is free.
+__device__ void feed(const scratch_layout *s, u8 *stages, ring *r, feeder &f) {
+    const u32 share = cluster_rank() * SHARE_BYTES;
+    barrier_wait(&r->empty[f.at.stage], f.at.parity ^ 1);
+    barrier_expect(&r->full[f.at.stage], CHUNK_BYTES);
+    copy_to_cluster(stages + f.at.stage * CHUNK_BYTES + share,
+                    (const u8 *)s->digits + f.chunk * CHUNK_BYTES + share, SHARE_BYTES,
+                    &r->full[f.at.stage]);
+    advance(f.at);
+    f.chunk = f.chunk + 1 < PASSES * CHUNKS ? f.chunk + 1 : 0;
+    f.fed++;
 }
+
+// This group of 4 warps no longer needs a chunk: told to all blocks of the cluster, which send it.
+__device__ void release(ring *r, u32 stage) {
+    if (threadIdx.x % 128 < CLUSTER) barrier_arrive_at(&r->empty[stage], threadIdx.x % 128);
+}
+
+// Where the multiplying warps are: the place in the ring, and the number of chunks so far.
+struct reader {
+    ring_place at;
+    u32 chunks;
+};
 
 // 128 hidden units of all images, by 4 groups of 4 warps.
 __device__ void hidden_units(const bt_net_args &a, const scratch_layout *s, const float *scales,
-                             const u8 *images, u8 *stages, ring *r, u32 &n, u32 &fed, u32 last,
-                             int pass, float *hidden) {
+                             const u8 *images, u8 *stages, ring *r, reader &here, feeder &f,
+                             u32 last, int pass, float *hidden) {
     const u32 half = threadIdx.x / 256,
               column = threadIdx.x / 128 % 2 * COLUMNS; // of units, images
     const u32 g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
@@ -309,26 +336,31 @@ __device__ void hidden_units(const bt_net_args &a, const scratch_layout *s, cons
     for (int i = 0; i < 2; i++)
         bias[i] = first + 8 * i < HIDDEN ? a.params[net[0].bias + first + 8 * i] : 0.0f;
     int d[DIGITS][COLUMNS / 2] = {};
-    for (int chunk = 0; chunk < CHUNKS; chunk++, n++) {
-        barrier_wait(&r->full[n % STAGES], n / STAGES & 1);
-        const u32 weights =
-            shared_address(stages) + n % STAGES * CHUNK_BYTES + half * DIGITS * OPERAND_BYTES;
-        const u64 x =
-            operand(shared_address(images) + column * INPUTS + chunk * 256, 128, INPUTS / 16 * 128);
+    const u32 weights = shared_address(stages) + half * DIGITS * OPERAND_BYTES;
+    const u32 x = shared_address(images) + column * INPUTS;
+    u32 before = 0; // the place of the chunk before
+    for (int chunk = 0; chunk < CHUNKS; chunk++) {
+        const u32 stage = here.at.stage;
+        barrier_wait(&r->full[stage], here.at.parity);
         products_begin();
 #pragma unroll
         for (int digit = 0; digit < DIGITS; digit++)
-            multiply(d[digit], operand(weights + digit * OPERAND_BYTES, 128, 256), x);
+            multiply(d[digit],
+                     operand(weights + stage * CHUNK_BYTES + digit * OPERAND_BYTES, 128, 256),
+                     operand(x + chunk * 256, 128, INPUTS / 16 * 128));
         products_end();
+        advance(here.at);
         products_wait<1>();
-        if (chunk > 0) release(r, n - 1);
-        // Into the place of the chunk before the last, which the other blocks no longer need
-        // either.
-        if (threadIdx.x == 0) feed(s, stages, r, fed, least(last, n + STAGES - 1));
+        if (chunk > 0) release(r, before);
+        before = stage;
+        // Into the place of the chunk before the last, which the others no longer need either.
+        if (threadIdx.x == 0 && f.fed < here.chunks + STAGES - 1 && f.fed < last)
+            feed(s, stages, r, f);
         __syncwarp();
+        here.chunks++;
     }
     products_wait<0>();
-    release(r, n - 1);
+    release(r, before);
     barrier_wait(&r->scales, 0);
 #pragma unroll
     for (int row = 0; row < 2; row++) {
@@ -379,38 +411,40 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) infer_mlp(bt_net_args a
             barrier_init(&r.full[i], 1), barrier_init(&r.empty[i], 4 * CLUSTER);
         barrier_init(&r.scales, 1);
     }
-    publish_to_engines();
-    cluster_arrive(); // the barriers of this block are made
-    for (u32 unit = blockIdx.x; unit < HIDDEN; unit += gridDim.x) make_digits(a, s, unit);
-    publish_to_engines();
-    __syncthreads();
-    if (threadIdx.x == 0) count_up(&s->arrived); // the digits of this block are made
-
-    // All blocks of a cluster go on while its first one has work, for they feed each other.
+    __syncwarp();
+    cluster_arrive_with_barriers();
     const u32 tiles = (a.batch + IMAGES - 1) / IMAGES;
     work w = first_work(blockIdx.x, tiles), leader = first_work(blockIdx.x - cluster_rank(), tiles);
-    if (leader.step < a.steps) begin_tile(a, first_step, w, &rows, images);
+    find_rows(a, first_step, w, &rows);
+    for (u32 unit = blockIdx.x; unit < HIDDEN; unit += gridDim.x) make_digits(a, s, unit);
+    publish_global();
+    __syncthreads();
+    if (threadIdx.x == 0) count_up(&s->arrived); // the digits of this block are made
+    fetch_images(a, &rows, images);
+    clear_beyond(images);
     if (FC_SHARED) fetch_fc_weights<1>(a, fc_weights);
     cluster_wait();
-    u32 n = 0, fed = 0; // chunks so far
+    feeder f = {};
+    reader here = {};
     if (threadIdx.x == 0 && leader.step < a.steps) {
-        while (read_acquire(&s->arrived) < gridDim.x) {
-        } // all digits are made
-        publish_to_engines();
+        while (read_acquire(&s->arrived) < gridDim.x)
+            ; // until all digits are made
+        publish_global();
         barrier_expect(&r.scales, sizeof scales);
         copy_here(scales, s->scale, sizeof scales, &r.scales);
-        feed(s, stages, &r, fed, least(PASSES * CHUNKS, STAGES));
+        while (f.fed < least(PASSES * CHUNKS, STAGES)) feed(s, stages, &r, f);
     }
     __syncwarp();
+    // All blocks of a cluster go on while its first one has work, for they feed each other.
     while (leader.step < a.steps) {
         next_work(leader, gridDim.x);
-        const u32 last =
-            n + (leader.step < a.steps ? 2 : 1) * PASSES * CHUNKS; // known to be needed
+        // Chunks that are known to be needed.
+        const u32 last = here.chunks + (leader.step < a.steps ? 2 : 1) * PASSES * CHUNKS;
         copies_wait();
-        publish_to_engines();
+        publish_shared();
         __syncthreads();
         for (int pass = 0; pass < PASSES; pass++)
-            hidden_units(a, s, scales, images, stages, &r, n, fed, last, pass, even);
+            hidden_units(a, s, scales, images, stages, &r, here, f, last, pass, even);
         __syncthreads();
         if (w.step < a.steps) {
             const float *logits =
@@ -425,7 +459,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) infer_mlp(bt_net_args a
         }
         __syncthreads();
         next_work(w, gridDim.x);
-        if (leader.step < a.steps) begin_tile(a, first_step, w, &rows, images);
+        if (leader.step >= a.steps) break;
+        find_rows(a, first_step, w, &rows);
+        __syncthreads();
+        fetch_images(a, &rows, images);
+        clear_beyond(images);
     }
     cluster_arrive(); // nobody sends to a block that has gone
     cluster_wait();

@@ -1,16 +1,19 @@
-// Evaluates a network on few images, each as soon as possible: a cluster of blocks shares one
-// image. Every layer but the last is divided by outputs (units, channels) over the blocks; each
-// block sends what it computed to the shared memory of all, and the cluster meets. The last layer
-// is done by the first block. A block's share of all weights lies in its shared memory before the
-// image is known. Plain f32 arithmetic, for nothing here is long enough to be worth a tensor core.
+// Evaluates a network on few images, each as soon as possible: a cluster of
+// blocks shares one image. Every layer but the last is divided by outputs
+// (units, channels) over the blocks; each block sends what it computed to the
+// shared memory of all, where a barrier counts the bytes that have come. The
+// last layer is done by the first block. A block's share of all weights lies in
+// its shared memory before the image is known. Plain f32 arithmetic, for
+// nothing here is long enough to be worth a tensor core.
 //
-// Needs besides infer_common.cuh's: CLUSTER (blocks of a cluster), BLOCK_WARPS, SHARED (bytes of a
-// block).
+// Needs besides infer_common.cuh's: CLUSTER (blocks of a cluster), BLOCK_WARPS,
+// SHARED (bytes of a block).
 #include "infer_common.cuh"
 
 constexpr int WARPS = BLOCK_WARPS, THREADS = 32 * WARPS;
 
-// ---- Shapes ------------------------------------------------------------------------------------
+// ---- Shapes
+// ------------------------------------------------------------------------------------
 
 // Outputs of a layer that one block computes.
 FORMULA int share(int l) {
@@ -20,15 +23,16 @@ FORMULA int inputs_of_output(int l) {
     return net[l].c * net[l].size * net[l].size;
 }
 
-// The input of layer l: of a convolution [c, h + 2 padding, w + 2 padding], else flat.
+// The input of layer l: of a convolution [c, h + 2 padding, w + 2 padding],
+// else flat.
 FORMULA int padded(int l) {
     return net[l].conv
                ? net[l].c * (net[l].h + 2 * net[l].padding) * (net[l].w + 2 * net[l].padding)
                : net[l].c;
 }
 
-// Numbers in shared memory: weights and biases of the share of each layer, then all inputs and the
-// logits.
+// Numbers in shared memory: weights and biases of the share of each layer, then
+// all inputs and the logits.
 FORMULA int weights_at(int l) {
     return l == 0 ? 0
                   : weights_at(l - 1) + round_up(share(l - 1) * (inputs_of_output(l - 1) + 1), 4);
@@ -39,14 +43,16 @@ FORMULA int input_at(int l) {
 constexpr int LOGITS_AT = input_at(LAYERS - 1) + round_up(padded(LAYERS - 1), 4);
 static_assert(4 * (LOGITS_AT + round_up(CLASSES, 4)) == SHARED, "the plan counts other bytes");
 
-// ---- The cluster -------------------------------------------------------------------------------
+// ---- The cluster
+// -------------------------------------------------------------------------------
 
 __device__ u32 cluster_rank() {
     u32 rank;
     asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
     return rank;
 }
-// What the threads of the cluster wrote before they arrive is seen by all that have waited.
+// What the threads of the cluster wrote before they arrive is seen by all that
+// have waited.
 __device__ void cluster_arrive() {
     asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 }
@@ -54,16 +60,36 @@ __device__ void cluster_wait() {
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-// To the same place in block `rank`.
-__device__ void store_at(float *place, u32 rank, float value) {
-    asm volatile("{\n.reg .b32 there;\n"
-                 "mapa.shared::cluster.u32 there, %0, %1;\n"
-                 "st.shared::cluster.f32 [there], %2;\n}" ::"r"(shared_address(place)),
-                 "r"(rank), "f"(value)
+// To the same place in block `rank`, whose barrier counts the bytes.
+__device__ void send(float *place, u64 *barrier, u32 rank, float value) {
+    asm volatile("{\n.reg .b32 there, counter;\n"
+                 "mapa.shared::cluster.u32 there, %0, %2;\n"
+                 "mapa.shared::cluster.u32 counter, %1, %2;\n"
+                 "st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 "
+                 "[there], %3, [counter];\n}" ::"r"(shared_address(place)),
+                 "r"(shared_address(barrier)), "r"(rank), "f"(value)
+                 : "memory");
+}
+__device__ void barrier_init(u64 *barrier) {
+    asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(shared_address(barrier)));
+}
+__device__ void barrier_expect(u64 *barrier, u32 bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+                 "r"(bytes)
+                 : "memory");
+}
+// Waits for the end of phase `parity` (0, 1, 0, 1 ...).
+__device__ void barrier_wait(u64 *barrier, u32 parity) {
+    asm volatile("{\n.reg .pred done;\n"
+                 "again:\n"
+                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+                 "@!done bra again;\n}" ::"r"(shared_address(barrier)),
+                 "r"(parity)
                  : "memory");
 }
 
-// ---- Layers ------------------------------------------------------------------------------------
+// ---- Layers
+// ------------------------------------------------------------------------------------
 
 // Begins to fetch this block's share of the weights.
 template <int L> __device__ void fetch_weights(const bt_net_args &a, float *shared, u32 rank) {
@@ -88,6 +114,15 @@ template <int L> __device__ void fetch_weights(const bt_net_args &a, float *shar
     }
 }
 
+// The blocks that need the outputs of a layer: for the last one the first
+// alone.
+FORMULA int receivers(int l) {
+    return l == LAYERS - 2 ? 1 : CLUSTER;
+}
+FORMULA int output_bytes(int l) {
+    return 4 * net[l].o * (net[l].oh / net[l].pool) * (net[l].ow / net[l].pool);
+}
+
 // Where output (o, y, x) of layer L is an input of the next one.
 template <int L> __device__ float *place_of_output(float *shared, int o, int y, int x) {
     if constexpr (L == LAYERS - 1) {
@@ -107,7 +142,7 @@ template <int LANES> __device__ float sum_lanes(float x) {
 }
 
 // An output per warp; its lanes share the inputs.
-template <int L> __device__ void fc(float *shared, u32 rank) {
+template <int L> __device__ void fc(float *shared, u64 *come, u32 rank) {
     constexpr int K = net[L].c, LAST = L == LAYERS - 1;
     const int lane = threadIdx.x % 32;
     const float *x = shared + input_at(L), *weights = shared + weights_at(L);
@@ -130,7 +165,7 @@ template <int L> __device__ void fc(float *shared, u32 rank) {
         sum = activate<net[L].activation>(sum_lanes<32>(sum) + weights[share(L) * K + i]);
         float *to = place_of_output<L>(shared, first + i, 0, 0);
         if (LAST && lane == 0) *to = sum;
-        if (!LAST && lane < CLUSTER) store_at(to, lane, sum);
+        if (!LAST && lane < receivers(L)) send(to, &come[L], lane, sum);
     }
 }
 
@@ -144,7 +179,7 @@ FORMULA int lanes_of_conv(int l, int lanes) {
 }
 
 // An output after pooling per group of lanes, which share the input channels.
-template <int L> __device__ void conv(float *shared, u32 rank) {
+template <int L> __device__ void conv(float *shared, u64 *come, u32 rank) {
     constexpr int S = net[L].size, POOL = net[L].pool, C = net[L].c;
     constexpr int H = net[L].h + 2 * net[L].padding, W = net[L].w + 2 * net[L].padding;
     constexpr int OH = net[L].oh / POOL, OW = net[L].ow / POOL, LANES = lanes_of_conv(L, 1);
@@ -180,52 +215,64 @@ template <int L> __device__ void conv(float *shared, u32 rank) {
         if (at >= count * OH * OW) continue;
         largest = activate<net[L].activation>(largest + weights[share(L) * C * S * S + o]);
         float *to = place_of_output<L>(shared, first + o, py, px);
-        for (u32 i = part; i < CLUSTER; i += LANES) store_at(to, i, largest);
+        for (int i = part; i < receivers(L); i += LANES) send(to, &come[L], i, largest);
     }
 }
 
-// All layers; the logits are then in block 0.
-template <int L> __device__ void layers(float *shared, u32 rank, bool first_image) {
+// All layers; the logits are then in block 0. `come`: barriers, one for the
+// outputs of each layer.
+template <int L> __device__ void layers(float *shared, u64 *come, u32 rank, u32 parity) {
     if constexpr (L < LAYERS) {
-        if (L == 0 && first_image) cluster_wait(); // all blocks are there
         if (L == LAYERS - 1 && rank > 0) return;
+        if (L > 0) barrier_wait(&come[L > 0 ? L - 1 : 0], parity);
         if constexpr (net[L].conv)
-            conv<L>(shared, rank);
+            conv<L>(shared, come, rank);
         else
-            fc<L>(shared, rank);
-        if (L < LAYERS - 1) {
-            cluster_arrive();
-            cluster_wait();
-        } else {
-            __syncthreads();
-        }
-        layers<L + 1>(shared, rank, first_image);
+            fc<L>(shared, come, rank);
+        layers<L + 1>(shared, come, rank, parity);
     }
 }
 
-// finish_row by a whole warp, which is sooner done with one row; the result is lane 0's.
+// Before an image: what this block will be sent.
+template <int L> __device__ void expect(u64 *come, u32 rank) {
+    if constexpr (L < LAYERS - 1) {
+        if (rank < receivers(L)) barrier_expect(&come[L], output_bytes(L));
+        expect<L + 1>(come, rank);
+    }
+}
+
+// The first of the largest of LANES numbers; NaN is larger than all.
+template <int LANES> __device__ void find_largest(float &largest, int &at) {
+#pragma unroll
+    for (int width = LANES / 2; width > 0; width /= 2) {
+        const float other = __shfl_xor_sync(~0u, largest, width);
+        const int there = __shfl_xor_sync(~0u, at, width);
+        if (is_larger(other, largest) || (!is_larger(largest, other) && there < at))
+            largest = other, at = there;
+    }
+}
+
+// finish_row by a whole warp, which is sooner done with one row; the result is
+// lane 0's.
 __device__ row_result finish_row_together(const bt_net_args &a, const float *logits, int label,
                                           u32 row, u32 first, bool predicts) {
-    const int lane = threadIdx.x % 32;
+    constexpr int LANES = CLASSES > 16 ? 32 : 16; // more lanes repeat what the first ones do
+    const int lane = threadIdx.x % LANES;
     float largest = logits[least(lane, CLASSES - 1)];
     int best = least(lane, CLASSES - 1);
-    for (int j = lane + 32; j < CLASSES; j += 32)
+    for (int j = lane + LANES; j < CLASSES; j += LANES)
         if (is_larger(logits[j], largest)) largest = logits[j], best = j;
-#pragma unroll
-    for (int width = 16; width > 0; width /= 2) { // of equal ones the first
-        const float other = __shfl_xor_sync(~0u, largest, width);
-        const int at = __shfl_xor_sync(~0u, best, width);
-        if (is_larger(other, largest) || (!is_larger(largest, other) && at < best))
-            largest = other, best = at;
-    }
-    float sum = 0.0f;
-    for (int j = lane; j < CLASSES; j += 32) sum += expf(logits[j] - largest);
-    sum = sum_lanes<32>(sum);
-    for (int j = lane; j < CLASSES; j += 32) {
+    find_largest<LANES>(largest, best);
+    float mine = 0.0f;
+    for (int j = lane; j < CLASSES; j += LANES) mine += expf(logits[j] - largest);
+    const float sum = sum_lanes<LANES>(mine);
+    for (int j = lane; j < CLASSES; j += LANES) {
         if (a.logits) a.logits[row * CLASSES + j] = logits[j];
-        if (a.probabilities) a.probabilities[row * CLASSES + j] = expf(logits[j] - largest) / sum;
+        if (a.probabilities)
+            a.probabilities[row * CLASSES + j] =
+                (CLASSES <= LANES ? mine : expf(logits[j] - largest)) / sum;
     }
-    if (label < 0 || lane > 0) return {0.0f, 0.0f, 0.0f};
+    if (label < 0 || threadIdx.x > 0) return {0.0f, 0.0f, 0.0f};
     if (predicts && a.predictions && first + row < a.prediction_count)
         a.predictions[first + row] = best;
     const float loss =
@@ -258,6 +305,7 @@ constexpr bool PADDED = (net[0].conv && net[0].padding) ||
 
 extern "C" __global__ void __launch_bounds__(THREADS) infer_one(bt_net_args a) {
     extern __shared__ __align__(16) float numbers[];
+    __shared__ u64 come[LAYERS];
     const u32 rank = cluster_rank(), cluster = blockIdx.x / CLUSTER, clusters = gridDim.x / CLUSTER;
     const books b = books_at(a, a.scratch);
     const u32 first_step = a.state[0];
@@ -266,28 +314,33 @@ extern "C" __global__ void __launch_bounds__(THREADS) infer_one(bt_net_args a) {
         for (int i = input_at(0) + threadIdx.x; i < LOGITS_AT; i += THREADS) numbers[i] = 0.0f;
         __syncthreads();
     }
+    if (threadIdx.x == 0)
+        for (int i = 0; i < LAYERS; i++) barrier_init(&come[i]);
     cluster_arrive();
-    bool first_image = true;
+    u32 images = 0; // so far
     for (work w = first_work(cluster, a.batch); w.step < a.steps; next_work(w, clusters)) {
         const u32 row = w.part;
         const batch_place place = place_of(a, first_step + w.step);
-        const int sample = sample_of(a, place, row), label = sample < 0 ? -1 : a.labels[sample];
-        if (!first_image) { // nobody reads the activations of the image before any more
+        const int sample = sample_of(a, place, row),
+                  label = sample < 0 || !(a.log || a.predictions) ? -1 : a.labels[sample];
+        if (images > 0) { // nobody needs the activations of the image before any more
             cluster_arrive();
             cluster_wait();
         }
+        if (threadIdx.x == 0) expect<0>(come, rank);
         load_image(a, numbers, sample);
         copies_wait();
+        if (images == 0) cluster_wait(); // all blocks are there
         __syncthreads();
-        layers<0>(numbers, rank, first_image);
-        first_image = false;
+        layers<0>(numbers, come, rank, images++ & 1);
         if (rank > 0) continue;
+        __syncthreads(); // for the logits
         row_result r = {0.0f, 0.0f, 0.0f};
         if (threadIdx.x < 32)
             r = finish_row_together(a, numbers + LOGITS_AT, label, row, place.first,
                                     is_last_of_ring(a, w.step, a.epoch_steps));
         if (is_logged(a, w.step)) finish_part<WARPS>(a, b, first_step + w.step, w.part, w.parts, r);
     }
-    if (first_image) cluster_wait();
+    if (images == 0) cluster_wait();
     if (rank == 0) finish_launch(a, b.blocks_done, first_step, clusters);
 }

@@ -3,12 +3,12 @@
 // A cluster of blocks, which can write into each other's shared memory, holds the whole network on
 // chip: every block has some units of each hidden layer (mlp_shapes.cuh), and keeps weights and
 // moments of the optimizer in registers from the first step to the last. In a step
-//   1. each block multiplies the images with the weights of its units of the first layer;
-//   2. for each further layer it multiplies its units with the weights that lead from them, and sends
-//      the parts of sums to the blocks that own them: for the logits, to the block that computes
-//      the softmax of that row;
-//   3. those blocks send the gradient by the logits to all;
-//   4. every block has what it needs for the gradients of its own weights, and updates them.
+// - each block multiplies the images with the weights of its units of the first layer;
+// - for each further layer it multiplies its units with the weights that lead from them, and sends
+//   parts of sums to the blocks that own the sums: those of logits to the block that computes the
+//   softmax of the row;
+// - the gradients by the logits, and by the units of further layers, go to all blocks;
+// - so every block has what the gradients of its own weights need, and updates them.
 // So for one hidden layer blocks wait for each other twice a step, for each further one twice more.
 //
 // Products run on tensor cores and are as exact as f32: a byte of an image is an exact fp16 number,
@@ -21,7 +21,7 @@
 
 namespace mlp {
 
-// ---- The warps that multiply: a step -------------------------------------------------------------
+// ---- The warps that multiply: a step ---------------------------------------------------------
 
 // Layers LAYER .. LAYERS - 1, the hidden ones after the first: none when LAYER is LAYERS.
 template <int LAYER> struct middle_layers {
@@ -81,7 +81,6 @@ template <> struct middle_layers<LAYERS> {
 struct math_state {
     first_weights first;
     middle_layers<2> middle;
-    first_gradient gradient;
 };
 
 // From the sums of the first layer in PARTIAL to the logits.
@@ -93,9 +92,9 @@ DEVICE void forward(const block &b, const math_state &s, u32 phase) {
     send_logits(b);
 }
 
-DEVICE void backward(const block &b, math_state &s, u32 stage, u32 phase, bool first_chunk) {
+DEVICE void backward(const block &b, math_state &s, u32 stage, u32 phase, u32 step, int chunk) {
     mbarrier_wait_cluster(b.at(slopes_come(LAYERS)), phase);
-    finish_stage_before(b, stage, first_chunk);
+    finish_stage_before(b, stage, step == 0 && chunk == 0);
     back_through<LAYERS>(b);
     math_barrier();
     barrier_arrive(SLOPES_READY + LAYERS - 1, WITH_SOFTMAX);
@@ -104,7 +103,10 @@ DEVICE void backward(const block &b, math_state &s, u32 stage, u32 phase, bool f
                         layer_bytes(LAYERS, ALL_SLOPES) + (b.rank == 0 ? ROWS * 8 : 0));
     }
     s.middle.backward(b, phase);
-    s.gradient.add_chunk(b, stage);
+    first_gradient gradient;
+    gradient.clear();
+    gradient.add_chunk(b, stage);
+    gradient.give(s.first.gradient, CHUNKS > 1 && chunk > 0);
 }
 
 // Adds up what the clusters have of the step's gradients.
@@ -127,7 +129,6 @@ DEVICE void math_warp(const block &b) {
     hyper h = {0, 1, 1, 1, 0, 1, 1, 0}; // the first step begins with an update that changes nothing
     batch_place place = place_of_step(b.args, b.first_step);
     for (u32 step = 0; step < b.args.steps; step++) {
-        s.gradient.clear();
         for (int chunk = 0; chunk < CHUNKS; chunk++, phase ^= 1) {
             mbarrier_wait(b.at(images_full(stage)), round & 1);
             if (CHUNKS == 1 || chunk == 0) {
@@ -141,22 +142,21 @@ DEVICE void math_warp(const block &b) {
                 if (step > 0) advance_place(b.args, place, now);
                 h = hyper_of_step(b.args, now, place.valid);
             }
-            backward(b, s, stage, phase, step == 0 && chunk == 0);
+            backward(b, s, stage, phase, step, chunk);
             if (++stage == STAGES) stage = 0, round++;
         }
-        s.gradient.give(s.first.gradient);
         sum_over_clusters(b, s, tickets + step);
         s.middle.update(b, h);
     }
 #pragma unroll
-    for (int part = 0; part < WARP_BLOCKS; part++) s.first.update_block(part, h);
+    for (int part = 0; part < WARP_BLOCKS; part++) s.first.update_block(b, part, h);
     if (b.cluster == 0) {
         s.first.finish(b);
         s.middle.finish(b);
     }
 }
 
-// ---- The kernel ----------------------------------------------------------------------------------
+// ---- The kernel ------------------------------------------------------------------------------
 
 DEVICE void set_up(const block &b) {
     if (threadIdx.x != 0) return;
@@ -179,12 +179,14 @@ DEVICE void set_up(const block &b) {
 
 } // namespace mlp
 
-extern "C" __global__ void __launch_bounds__(mlp::THREADS, 1) mlp_train(const __grid_constant__ bt_net_args args) {
+extern "C" __global__ void __launch_bounds__(mlp::THREADS, 1)
+    mlp_train(const __grid_constant__ bt_net_args args) {
     using namespace mlp;
     extern __shared__ __align__(1024) unsigned char memory[];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const block b = {args, shared_address(memory), cluster_rank(), blockIdx.x / BLOCKS, warp, lane,
-                     lane / 4, lane % 4, args.state[0]};
+    const block b = {
+        args,     shared_address(memory), cluster_rank(), blockIdx.x / BLOCKS, warp, lane, lane / 4,
+        lane % 4, args.state[0]};
     if (args.steps == 0) return;
     set_up(b);
     if (warp < WARPS) {

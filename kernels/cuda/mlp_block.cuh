@@ -1,4 +1,4 @@
-// A block of mlp.cu: where its things are, and the warps that fetch images for it.
+// A block of mlp.cu: where its things are, and the warp that fetches images for it.
 #ifndef BT_CUDA_MLP_BLOCK
 #define BT_CUDA_MLP_BLOCK
 #include "mlp_parts.cuh"
@@ -65,11 +65,11 @@ struct block {
     DEVICE u32 first_row(int chunk) const { return (u32)(chunk * CLUSTERS + cluster) * ROWS; }
 };
 
-// ---- Fetching images -----------------------------------------------------------------------------
+// ---- Fetching images -------------------------------------------------------------------------
 
 // One warp fetches images and labels of the chunks that come next: those of the rows whose softmax
-// this block computes. Every block needs all images, and gets them from all blocks: a copy writes to
-// the whole cluster. So a stage may be overwritten when no block reads it any more
+// this block computes. Every block needs all images, and gets them from all blocks: a copy writes
+// to the whole cluster. So a stage may be overwritten when no block reads it any more
 // (finish_stage_before).
 DEVICE void fetch_images(const block &b) {
     const int row = b.rank * OWN_ROWS + b.lane;
@@ -96,8 +96,8 @@ DEVICE void fetch_images(const block &b) {
     }
 }
 
-// Called when the gradients by a chunk's logits have come: all blocks have sent their parts of those
-// logits, and before that they were done with the images of the chunk before.
+// Called when the gradients by a chunk's logits have come: all blocks have sent their parts of
+// those logits, and before that they were done with the images of the chunk before.
 DEVICE void finish_stage_before(const block &b, u32 stage, bool first_chunk) {
     if (first_chunk || b.warp != 0 || b.lane != 0) return;
     mbarrier_arrive(b.at(images_empty(stage == 0 ? STAGES - 1 : stage - 1)));

@@ -1,5 +1,5 @@
-// What the warps that multiply do for the layers after the first: weights between hidden layers, and
-// the exchange of sums and gradients with the other blocks of the cluster.
+// What the warps that multiply do for the layers after the first: weights between hidden layers,
+// and the exchange of sums and gradients with the other blocks of the cluster.
 #ifndef BT_CUDA_MLP_MIDDLE
 #define BT_CUDA_MLP_MIDDLE
 #include "mlp_block.cuh"
@@ -17,7 +17,9 @@ template <int LAYER> struct middle_weights {
     DEVICE static bool has(const block &b, int tile) {
         return b.warp + WARPS * tile < OUT_STRIPS / 2 * IN_STRIPS;
     }
-    DEVICE static int strip(const block &b, int tile) { return (b.warp + WARPS * tile) % IN_STRIPS; }
+    DEVICE static int strip(const block &b, int tile) {
+        return (b.warp + WARPS * tile) % IN_STRIPS;
+    }
     DEVICE static int row(const block &b, int tile) {
         return (b.warp + WARPS * tile) / IN_STRIPS * 16;
     }
@@ -76,8 +78,9 @@ template <int LAYER> struct middle_weights {
     }
 };
 
-// From the values of the layer before: sums of all outputs over the own units. Each block gets those
-// of its units, 16 rows and a strip at a time, as the lanes have them; it adds up all blocks' parts.
+// From the values of the layer before: sums of all outputs over the own units. Each block gets
+// those of its units, 16 rows and a strip at a time, as the lanes have them; it adds up all blocks'
+// parts.
 template <int LAYER> DEVICE void send_parts(const block &b) {
     constexpr int STRIPS = strips(LAYER), EACH = 4 * STRIPS * BLOCKS / WARPS;
     const int rows = b.warp % 4;
@@ -100,8 +103,8 @@ template <int LAYER> DEVICE void add_parts(const block &b, u32 phase) {
     mbarrier_wait_cluster(b.at(parts_come(LAYER)), phase);
     for (int tile = b.warp; tile < 4 * STRIPS; tile += WARPS) {
         const int rows = tile % 4, strip = tile / 4;
-        const float4 *parts = (const float4 *)b.received_parts<LAYER>() +
-                              (strip * 4 + rows) * 32 + b.lane;
+        const float4 *parts =
+            (const float4 *)b.received_parts<LAYER>() + (strip * 4 + rows) * 32 + b.lane;
         float sum[4] = {0, 0, 0, 0};
 #pragma unroll
         for (int from = 0; from < BLOCKS; from++) {
@@ -112,7 +115,8 @@ template <int LAYER> DEVICE void add_parts(const block &b, u32 phase) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int unit = b.rank * units(LAYER) + 8 * strip + 2 * b.t + i % 2;
-            const float x = activate<activation(LAYER)>(sum[i] * (1.0f / WEIGHT_SCALE) + bias[i % 2]);
+            const float x =
+                activate<activation(LAYER)>(sum[i] * (1.0f / WEIGHT_SCALE) + bias[i % 2]);
             sum[i] = unit < width(LAYER) ? x : 0.0f;
         }
         store_pair(b.values<LAYER>(), strip, 16 * rows + b.g, 2 * b.t, sum[0], sum[1]);
@@ -132,8 +136,8 @@ DEVICE void send_logits(const block &b) {
         for (int i = 0; i < 4; i += 2) {
             const int row = 16 * rows + b.g + 4 * i;
             const u32 to = row / OWN_ROWS;
-            const u32 place = b.parts<LAYERS>() +
-                              ((b.rank * OWN_ROWS + row % OWN_ROWS) * CLASSES_MAX + c) * 4;
+            const u32 place =
+                b.parts<LAYERS>() + ((b.rank * OWN_ROWS + row % OWN_ROWS) * CLASSES_MAX + c) * 4;
             store_async(address_in_block(place, to), sum[i] * (1.0f / WEIGHT_SCALE),
                         sum[i + 1] * (1.0f / WEIGHT_SCALE),
                         address_in_block(b.at(parts_come(LAYERS)), to));
@@ -167,10 +171,9 @@ template <int LAYER> DEVICE void share_slopes(const block &b, u32 phase) {
         const int half = piece % 2, strip = piece / 2;
         if (b.lane < BLOCKS) {
             const u32 to = (b.lane + b.rank) % BLOCKS; // not all to the same block at once
-            copy_to_block(
-                address_in_block(all.at(half, b.rank * strips(LAYER) + strip, 0), to),
-                own.at(half, strip, 0), STRIP_BYTES,
-                address_in_block(b.at(slopes_come(LAYER)), to));
+            copy_to_block(address_in_block(all.at(half, b.rank * strips(LAYER) + strip, 0), to),
+                          own.at(half, strip, 0), STRIP_BYTES,
+                          address_in_block(b.at(slopes_come(LAYER)), to));
         }
     }
     mbarrier_wait_cluster(b.at(slopes_come(LAYER)), phase);

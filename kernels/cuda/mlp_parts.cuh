@@ -6,11 +6,11 @@
 
 namespace mlp {
 
-// ---- Matrices in two halves ----------------------------------------------------------------------
+// ---- Matrices in two halves ------------------------------------------------------------------
 
-// Each half (0 high, 1 low) is strips of 8 columns, each strip [rows, 8] fp16 numbers: so eight rows
-// of a strip are 128 bytes without a gap, which ldmatrix reads without conflicts of banks, and a
-// strip is one piece when it is sent to other blocks.
+// Each half (0 high, 1 low) is strips of 8 columns, each strip [rows, 8] fp16 numbers: so eight
+// rows of a strip are 128 bytes without a gap, which ldmatrix reads without conflicts of banks, and
+// a strip is one piece when it is sent to other blocks.
 struct split_matrix {
     u32 base, rows, half;
     DEVICE u32 at(int part, int strip, int row) const {
@@ -18,8 +18,8 @@ struct split_matrix {
     }
 };
 
-// The gradients by the logits: 16 columns, and the four pieces of a row side by side, because they are
-// sent row by row. Which of them comes first changes from row to row, again because of banks.
+// The gradients by the logits: 16 columns, and the four pieces of a row side by side, because they
+// are sent row by row. Which of them comes first changes from row to row, again because of banks.
 struct row_matrix {
     u32 base;
     DEVICE u32 at(int part, int strip, int row) const {
@@ -82,7 +82,9 @@ struct split_sum {
         mma8(mixed, a_high[0], a_high[1], b_low);
         mma8(other, a_low[0], a_low[1], b_high);
     }
-    DEVICE float operator[](int i) const { return high[i] + (mixed[i] + other[i]); }
+    DEVICE float operator[](int i) const {
+        return high[i] + (mixed[i] + other[i]);
+    }
 };
 
 // 16 rows of values [., STRIPS * 8] in registers, to be multiplied with weights.
@@ -122,8 +124,8 @@ template <int STRIPS> struct row_operand {
 // The gradient by inputs: rows row .. row + 15 of `slopes` [., OUTPUTS] times column strip `strip`
 // of weights [OUTPUTS, .].
 template <int OUTPUTS, class M>
-DEVICE split_sum back_product(const M &slopes, int row, const split_matrix &weights,
-                              int strip, int lane) {
+DEVICE split_sum back_product(const M &slopes, int row, const split_matrix &weights, int strip,
+                              int lane) {
     split_sum sum;
 #pragma unroll
     for (int s = 0; s < OUTPUTS / 8; s += 2) {
@@ -153,8 +155,8 @@ DEVICE split_sum weight_product(const M &slopes, int out, const split_matrix &va
     return sum;
 }
 
-// The sums of the columns of a strip: every lane gets those of columns 2t and 2t + 1. A product with
-// a matrix of ones, because tensor cores add faster than shuffles.
+// The sums of the columns of a strip: every lane gets those of columns 2t and 2t + 1. A product
+// with a matrix of ones, because tensor cores add faster than shuffles.
 template <class M> DEVICE float2 column_sums(const M &m, int strip, int lane) {
     const u32 ones[4] = {0x3c003c00u, 0x3c003c00u, 0x3c003c00u, 0x3c003c00u};
     float high[4] = {0, 0, 0, 0}, low[4] = {0, 0, 0, 0};
@@ -168,7 +170,7 @@ template <class M> DEVICE float2 column_sums(const M &m, int strip, int lane) {
     return make_float2(high[0] + low[0], high[1] + low[1]);
 }
 
-// ---- Activations ---------------------------------------------------------------------------------
+// ---- Activations -----------------------------------------------------------------------------
 
 template <int ACTIVATION> DEVICE float activate(float x) {
     if constexpr (ACTIVATION == RELU) return x <= 0.0f ? 0.0f : x; // NaN stays
@@ -183,7 +185,7 @@ template <int ACTIVATION> DEVICE float derivative(float y) {
     return 1.0f - y * y;
 }
 
-// ---- The optimizer -------------------------------------------------------------------------------
+// ---- The optimizer ---------------------------------------------------------------------------
 
 // A row of the table of hyper-parameters, in the order of kernels/update.k.
 struct hyper {
@@ -241,7 +243,7 @@ template <int N> struct trained {
     }
 };
 
-// ---- Sums over clusters --------------------------------------------------------------------------
+// ---- Sums over clusters ----------------------------------------------------------------------
 
 // Clusters share a batch, and each has all parameters. A warp adds its gradients to those of the
 // same warp of the other clusters: each sends its own through global memory, and adds all in the
@@ -270,17 +272,14 @@ struct mailbox {
                         i + 2 < N ? v[i + 2] : 0.0f, ticket);
         }
     }
-    // Adds the others' numbers to v. The last packets are waited for first, then mostly all are there.
+    // Adds the others' numbers to v.
     template <int N> DEVICE void add(float (&v)[N], u32 first, u32 ticket) const {
-        constexpr int PACKETS = divide_up(N, 3), AT_ONCE = 5;
-        for (int c = 0; c < CLUSTERS; c++) {
-            const packet *last = place(c, first + PACKETS - 1, ticket);
-            while (look_at_packet(last).ticket != ticket) {}
-        }
+        constexpr int PACKETS = divide_up(N, 3), AT_ONCE = PACKETS < 5 ? PACKETS : 5;
 #pragma unroll
         for (int i = 0; i < PACKETS; i += AT_ONCE) {
             packet got[AT_ONCE][OTHERS];
-            while (!look(got, i, PACKETS, first, ticket)) {}
+            while (!look(got, i, PACKETS, first, ticket)) {
+            }
 #pragma unroll
             for (int j = 0; j < 3 * AT_ONCE; j++) {
                 if (3 * i + j < N) v[3 * i + j] = sum(got[j / 3], j % 3, v[3 * i + j]);
@@ -296,7 +295,8 @@ struct mailbox {
         for (int j = 0; j < AT_ONCE; j++) {
 #pragma unroll
             for (int c = 0; c < OTHERS; c++) {
-                if (i + j < packets) got[j][c] = look_at_packet(place(other(c), first + i + j, ticket));
+                if (i + j < packets)
+                    got[j][c] = look_at_packet(place(other(c), first + i + j, ticket));
             }
         }
 #pragma unroll
@@ -305,7 +305,10 @@ struct mailbox {
         }
         return all;
     }
-    DEVICE u32 other(u32 c) const { return c < cluster ? c : c + 1; } // without this cluster
+    // The c-th of the other clusters.
+    DEVICE u32 other(u32 c) const {
+        return c < cluster ? c : c + 1;
+    }
     // The sum in the order of the clusters, of which this one has `own`.
     DEVICE float sum(const packet (&got)[OTHERS], int j, float own) const {
         float total = 0.0f;

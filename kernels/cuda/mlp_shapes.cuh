@@ -5,7 +5,8 @@
 //     WEIGHTS_AT, BIASES_AT   where the layers begin in params
 //     BATCH, OPTIMIZER (SGD, NESTEROV, ADAM, ADAMW), MOMENTS (0, 1, 2)
 //     BLOCKS, CLUSTERS        blocks of a cluster; clusters, which share the batch
-//     PLANNED_...             the sums of bytes that it has computed as this file does
+//     PLANNED_STAGES, PLANNED_SHARED_PARTS   how shared memory is used, see below
+//     PLANNED_..._BYTES       what it has counted, as this file does
 //
 // Layers are numbered from 1 to LAYERS, the last gives the logits; layer 0 is the image. A block
 // has some `units` of each hidden layer: their values, their gradients and the weights that lead to
@@ -43,17 +44,23 @@ __device__ constexpr u32 bias_at(int layer) {
     return at[layer - 1];
 }
 
-__device__ constexpr int divide_up(int n, int unit) { return (n + unit - 1) / unit; }
+__device__ constexpr int divide_up(int n, int unit) {
+    return (n + unit - 1) / unit;
+}
 
 constexpr int PIXELS = width(0), CLASSES = width(LAYERS);
-constexpr int ROWS = 64;                // of the batch that a cluster works on at a time: a chunk
+constexpr int ROWS = 64; // of the batch that a cluster works on at a time: a chunk
 constexpr int CHUNKS = divide_up(divide_up(BATCH, ROWS), CLUSTERS); // of each cluster in a step
 constexpr int OWN_ROWS = ROWS / BLOCKS; // rows whose softmax a block computes
 
 // Units are counted in strips of 8, as matrices are stored. Where a layer has fewer units than the
 // blocks have room for, the rest are dead: their values, and so all their gradients, are 0.
-__device__ constexpr int strips(int layer) { return divide_up(width(layer), 8 * BLOCKS); }
-__device__ constexpr int units(int layer) { return 8 * strips(layer); }
+__device__ constexpr int strips(int layer) {
+    return divide_up(width(layer), 8 * BLOCKS);
+}
+__device__ constexpr int units(int layer) {
+    return 8 * strips(layer);
+}
 constexpr int CLASS_STRIPS = 2, CLASSES_MAX = 16;
 __device__ constexpr int outputs(int layer) { // with the dead ones, of all blocks
     return layer == LAYERS ? CLASSES_MAX : BLOCKS * units(layer);
@@ -62,7 +69,7 @@ constexpr int FIRST_STRIPS = strips(1), LAST_STRIPS = strips(LAYERS - 1);
 static_assert(LAYERS >= 2 && LAYERS <= 4 && CLASSES <= CLASSES_MAX && FIRST_STRIPS <= 2, "plan");
 static_assert(PIXELS % 16 == 0 && ROWS % BLOCKS == 0 && OWN_ROWS % 4 == 0, "plan");
 
-// ---- Warps ---------------------------------------------------------------------------------------
+// ---- Warps -----------------------------------------------------------------------------------
 
 // The first eight multiply. Two compute the softmax, the last layer's weights and all biases; one
 // fetches images; one is there because setmaxnreg gives registers to groups of four warps.
@@ -73,22 +80,23 @@ constexpr int THREADS = MATH_THREADS + 32 * SERVICE_WARPS;
 constexpr int PIXEL_BLOCKS = PIXELS / 16, WARP_BLOCKS = divide_up(PIXEL_BLOCKS, WARPS);
 constexpr int FULL_BLOCKS = PIXEL_BLOCKS / WARPS; // that every warp has; some have one more
 
-// ---- Scales: what keeps numbers in the range of fp16 ---------------------------------------------
+// ---- Scales: what keeps numbers in the range of fp16 -----------------------------------------
 
 constexpr float WEIGHT_SCALE = 256.0f;   // weights up to 255
 constexpr float GRADIENT_SCALE = 256.0f; // gradients of a sample's loss up to 255
 constexpr float IMAGE_SCALE = BYTE_UNIT / 255.0f;
 
-// ---- Shared memory -------------------------------------------------------------------------------
+// ---- Shared memory ---------------------------------------------------------------------------
 
-// Images of this chunk and the next ones: three where they fit.
 // Rows of bytes begin 16 bytes times an odd number apart, so that no two of eight share banks.
 constexpr int IMAGE_STRIDE = PIXELS + (PIXELS / 16 % 2 == 0 ? 16 : 0);
 constexpr u32 STAGE_BYTES = ROWS * IMAGE_STRIDE + ROWS * 4; // and labels of the own rows
-constexpr int STAGES = PLANNED_STAGES;
+constexpr int STAGES = PLANNED_STAGES; // of images: this chunk and the next, or next two
 constexpr int STRIP_BYTES = ROWS * 16; // a strip of a chunk, in one half
 
-__device__ constexpr u32 split_bytes(int rows, int strips) { return 2 * rows * strips * 16; }
+__device__ constexpr u32 split_bytes(int rows, int strips) {
+    return 2 * rows * strips * 16;
+}
 
 // What lies in shared memory, in this order; PER_LAYER of them for each layer.
 enum region { VALUES, WEIGHTS, SLOPES, ALL_SLOPES, PARTS, BIAS, PER_LAYER };
@@ -111,8 +119,18 @@ __device__ constexpr u32 layer_bytes(int layer, int what) {
 }
 
 constexpr u32 IMAGES_AT = 0, LABELS_AT = ROWS * IMAGE_STRIDE; // of each stage
-constexpr u32 PARTIAL_AT = STAGES * STAGE_BYTES; // sums of the first layer, of each warp
-constexpr u32 LAYERS_AT = PARTIAL_AT + WARPS * ROWS * units(1) * 4;
+
+// Moments of some of the first layer's weights: where all in registers are too many. SHARED_PARTS
+// of the WARP_BLOCKS blocks of pixels of each warp, the last ones.
+constexpr int SHARED_PARTS = PLANNED_SHARED_PARTS, PART_WEIGHTS = FIRST_STRIPS * 4;
+constexpr u32 MOMENTS_AT = STAGES * STAGE_BYTES;
+constexpr u32 MOMENT_BYTES = SHARED_PARTS * PART_WEIGHTS * MOMENTS * MATH_THREADS * 4;
+
+// Sums of the first layer, of each warp. They are needed when no gradients of the second layer are,
+// and then lie in the place of those.
+constexpr u32 PARTIAL_BYTES = WARPS * ROWS * units(1) * 4;
+constexpr bool PARTIAL_SHARES = LAYERS > 2 && layer_bytes(2, ALL_SLOPES) >= PARTIAL_BYTES;
+constexpr u32 LAYERS_AT = MOMENTS_AT + MOMENT_BYTES + (PARTIAL_SHARES ? 0 : PARTIAL_BYTES);
 
 __device__ constexpr u32 place_of(int layer, int what) {
     u32 at = LAYERS_AT;
@@ -125,24 +143,32 @@ __device__ constexpr u32 place_of(int layer, int what) {
     return at;
 }
 
+constexpr u32 PARTIAL_AT = PARTIAL_SHARES ? place_of(2, ALL_SLOPES) : MOMENTS_AT + MOMENT_BYTES;
+
 // Of the rows whose softmax this block computes; of all, in block 0: loss and verdict.
 constexpr u32 SLOPES_TO_SEND_AT = place_of(LAYERS, PER_LAYER);
 constexpr u32 ROW_LOGS_AT = SLOPES_TO_SEND_AT + OWN_ROWS * CLASSES_MAX * 4;
 constexpr u32 BARRIERS_AT = ROW_LOGS_AT + ROWS * 8;
 
 // mbarriers: images there and used; parts of sums and gradients come from other blocks.
-__device__ constexpr u32 images_full(int stage) { return BARRIERS_AT + 8 * stage; }
-__device__ constexpr u32 images_empty(int stage) { return BARRIERS_AT + 8 * (STAGES + stage); }
-__device__ constexpr u32 parts_come(int layer) { return BARRIERS_AT + 8 * (2 * STAGES + layer); }
+__device__ constexpr u32 images_full(int stage) {
+    return BARRIERS_AT + 8 * stage;
+}
+__device__ constexpr u32 images_empty(int stage) {
+    return BARRIERS_AT + 8 * (STAGES + stage);
+}
+__device__ constexpr u32 parts_come(int layer) {
+    return BARRIERS_AT + 8 * (2 * STAGES + layer);
+}
 __device__ constexpr u32 slopes_come(int layer) {
     return BARRIERS_AT + 8 * (2 * STAGES + LAYERS + 1 + layer);
 }
 constexpr u32 SHARED_BYTES = slopes_come(LAYERS) + 8;
 
-// ---- Global memory -------------------------------------------------------------------------------
+// ---- Global memory ---------------------------------------------------------------------------
 
-// Packets of three numbers in which a lane of a warp that multiplies sends its gradients to the other
-// clusters; the softmax warps have fewer.
+// Packets of three numbers in which a lane of a warp that multiplies sends its gradients to the
+// other clusters; the softmax warps have fewer.
 __device__ constexpr int middle_tiles(int layer) {
     return divide_up(outputs(layer) / 16 * strips(layer - 1), WARPS);
 }
@@ -165,7 +191,7 @@ __device__ constexpr u32 part_bytes(int layer) {
     return layer == LAYERS ? ROWS * ((CLASSES + 1) / 2) * 8 : layer_bytes(layer, PARTS);
 }
 
-// ---- Barriers of warps ---------------------------------------------------------------------------
+// ---- Barriers of warps -----------------------------------------------------------------------
 
 enum {
     EVERYBODY,    // __syncthreads
@@ -175,7 +201,9 @@ enum {
 };
 constexpr u32 WITH_SOFTMAX = MATH_THREADS + 64;
 
-DEVICE void math_barrier() { barrier_sync(MATH_BARRIER, MATH_THREADS); }
+DEVICE void math_barrier() {
+    barrier_sync(MATH_BARRIER, MATH_THREADS);
+}
 
 } // namespace mlp
 #endif

@@ -1,6 +1,6 @@
 // The two softmax warps of a block of mlp.cu share out what is small. Both compute the softmax of
-// this block's rows, 16 lanes a row; then the first trains the weights from this block's units to the
-// logits, the second all biases (those of the logits in every block, with the same result) and
+// this block's rows, 16 lanes a row; then the first trains the weights from this block's units to
+// the logits, the second all biases (those of the logits in every block, with the same result) and
 // writes the log.
 #ifndef BT_CUDA_MLP_SOFTMAX
 #define BT_CUDA_MLP_SOFTMAX
@@ -11,8 +11,8 @@ namespace mlp {
 struct softmax_rows {
     static constexpr int PASSES = OWN_ROWS / 4;
     static constexpr int TARGETS = BLOCKS / 4;
-    int own_row; // of the first pass; 4 more in each further one
-    int column;  // of 16 lanes
+    int own_row;       // of the first pass; 4 more in each further one
+    int column;        // of 16 lanes
     u32 away[TARGETS]; // how far off the shared memory of blocks column / 4, + 4, + 8 ... is
 
     DEVICE softmax_rows(const block &b, int warp) {
@@ -36,8 +36,8 @@ struct softmax_rows {
         return (sum[0] + sum[1]) + (sum[2] + sum[3]);
     }
 
-    // Sends the gradients of a row's loss by the logits: four lanes send the four pieces of 16 bytes
-    // to a block, the 16 lanes to four blocks at a time.
+    // Sends the gradients of a row's loss by the logits: four lanes send the four pieces of 16
+    // bytes to a block, the 16 lanes to four blocks at a time.
     DEVICE void send(const block &b, int own, int row, float slope) const {
         const int half = column % 2, strip = column / 2 % 2;
         const u32 record = b.at(SLOPES_TO_SEND_AT) + own * 64; // halves of 16 numbers
@@ -55,11 +55,24 @@ struct softmax_rows {
         }
     }
 
-    DEVICE void compute(const block &b, u32 step, int chunk, const int *labels) const {
-        const u32 half_warp = 0xffffu << (b.lane & 16);
-#pragma unroll 1
+    // Of this lane's rows; read while the logits are still on their way.
+    struct row_labels {
+        int y[PASSES];
+    };
+    DEVICE row_labels labels_of(const block &b, u32 stage) const {
+        row_labels labels;
+#pragma unroll
         for (int pass = 0; pass < PASSES; pass++) {
-            const int own = own_row + 4 * pass, row = b.rank * OWN_ROWS + own, y = labels[own];
+            labels.y[pass] = b.labels(stage)[own_row + 4 * pass];
+        }
+        return labels;
+    }
+
+    DEVICE void compute(const block &b, u32 step, int chunk, const row_labels &labels) const {
+        const u32 half_warp = 0xffffu << (b.lane & 16);
+#pragma unroll
+        for (int pass = 0; pass < PASSES; pass++) {
+            const int own = own_row + 4 * pass, row = b.rank * OWN_ROWS + own, y = labels.y[pass];
             const float x = logit(b, own);
             const u32 order = column < CLASSES ? order_of(x) : 0u;
             const u32 most = __reduce_max_sync(half_warp, order);
@@ -85,8 +98,8 @@ struct softmax_rows {
         store_async(address_in_block(b.at(ROW_LOGS_AT) + 8 * row, 0), y >= 0 ? loss : 0.0f,
                     y == best ? 1.0f : 0.0f, address_in_block(b.at(slopes_come(LAYERS)), 0));
         if (b.args.predictions && y >= 0) {
-            const u32 at = step % max(b.args.epoch_steps, 1u) * b.args.batch +
-                           b.first_row(chunk) + row;
+            const u32 at =
+                step % max(b.args.epoch_steps, 1u) * b.args.batch + b.first_row(chunk) + row;
             if (at < b.args.prediction_count) b.args.predictions[at] = best;
         }
     }
@@ -140,7 +153,8 @@ struct last_weights {
     DEVICE void add_chunk(const block &b) {
 #pragma unroll
         for (int s = 0; s < LAST_STRIPS; s++) {
-            split_sum sum = weight_product(b.all_slopes<LAYERS>(), 0, b.values<LAYERS - 1>(), s, b.lane);
+            split_sum sum =
+                weight_product(b.all_slopes<LAYERS>(), 0, b.values<LAYERS - 1>(), s, b.lane);
 #pragma unroll
             for (int j = 0; j < 4; j++) gradient[4 * s + j] += sum[j];
         }
@@ -166,8 +180,7 @@ struct last_weights {
 template <int LAYER> struct biases {
     static constexpr int STRIPS = LAYER == LAYERS ? CLASS_STRIPS : strips(LAYER);
     static constexpr int N = 2 * STRIPS;
-    static constexpr int REST = biases<LAYER + 1>::MAIL;
-    static constexpr int MAIL = divide_up(N, 3) + REST; // packets, with the layers that follow
+    static constexpr int REST = biases<LAYER + 1>::COUNT, COUNT = N + REST;
     trained<N> bias;
     float gradient[N];
     biases<LAYER + 1> rest;
@@ -219,13 +232,16 @@ template <int LAYER> struct biases {
         }
         rest.add_last_chunk(b);
     }
-    DEVICE void post(const mailbox &mail, u32 ticket) const {
-        mail.post(gradient, REST, ticket);
-        rest.post(mail, ticket);
+    // All gradients, for the other clusters, and their sums.
+    DEVICE void give(float *all) const {
+#pragma unroll
+        for (int i = 0; i < N; i++) all[REST + i] = gradient[i];
+        rest.give(all);
     }
-    DEVICE void add(const mailbox &mail, u32 ticket) {
-        mail.add(gradient, REST, ticket);
-        rest.add(mail, ticket);
+    DEVICE void take(const float *all) {
+#pragma unroll
+        for (int i = 0; i < N; i++) gradient[i] = all[REST + i];
+        rest.take(all);
     }
     DEVICE void update(const block &b, u32 step, const hyper &h) {
 #pragma unroll
@@ -249,8 +265,8 @@ template <int LAYER> struct biases {
 
 // After the last layer comes what the log wants of a step: block 0 adds up losses and right rows.
 template <> struct biases<LAYERS + 1> {
-    static constexpr int MAIL = 1;
-    float sums[2];
+    static constexpr int COUNT = 2;
+    float sums[COUNT];
 
     DEVICE void load(const block &) { clear(); }
     DEVICE void clear() { sums[0] = sums[1] = 0.0f; }
@@ -261,11 +277,12 @@ template <> struct biases<LAYERS + 1> {
         sums[0] += chunk.x;
         sums[1] += chunk.y;
     }
-    DEVICE void post(const mailbox &mail, u32 ticket) const { mail.post(sums, 0, ticket); }
-    DEVICE void add(const mailbox &mail, u32 ticket) { mail.add(sums, 0, ticket); }
+    DEVICE void give(float *all) const { all[0] = sums[0], all[1] = sums[1]; }
+    DEVICE void take(const float *all) { sums[0] = all[0], sums[1] = all[1]; }
     DEVICE void update(const block &b, u32 step, const hyper &h) {
         if (b.rank == 0 && b.cluster == 0 && b.lane == 0 && b.args.log && b.args.log_steps > 0) {
-            ((float2 *)b.args.log)[step % b.args.log_steps] = make_float2(sums[0] * h.mean, sums[1]);
+            ((float2 *)b.args.log)[step % b.args.log_steps] =
+                make_float2(sums[0] * h.mean, sums[1]);
         }
         clear();
     }
@@ -280,21 +297,34 @@ struct last_weights_alone : last_weights {
             barrier_sync(SLOPES_READY + layer, WITH_SOFTMAX);
         }
     }
-    DEVICE void post(const mailbox &mail, u32 ticket) const { mail.post(gradient, 0, ticket); }
-    DEVICE void add(const mailbox &mail, u32 ticket) { mail.add(gradient, 0, ticket); }
-    DEVICE void update(const block &b, u32, const hyper &h) { last_weights::update(b, h); }
+    static constexpr int COUNT = 4 * LAST_STRIPS;
+    DEVICE void give(float *all) const {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) all[i] = gradient[i];
+    }
+    DEVICE void take(const float *all) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) gradient[i] = all[i];
+    }
+    DEVICE void update(const block &b, u32, const hyper &h) {
+        last_weights::update(b, h);
+    }
 };
 
 // When the gradients by a chunk's logits are there; `last`: of the step's chunks.
 template <class PARAMETERS>
-DEVICE void train(const block &b, PARAMETERS &own, u32 step, u32 ticket, const hyper &h, bool last) {
+DEVICE void train(const block &b, PARAMETERS &own, u32 step, u32 ticket, const hyper &h,
+                  bool last) {
     own.add_last_chunk(b);
     own.add_hidden_chunks(b); // waits until they are there
     if (!last) return;
     if (CLUSTERS > 1) {
         const mailbox mail = b.mail();
-        own.post(mail, ticket);
-        own.add(mail, ticket);
+        float all[PARAMETERS::COUNT];
+        own.give(all);
+        mail.post(all, 0, ticket);
+        mail.add(all, 0, ticket);
+        own.take(all);
     }
     own.update(b, step, h);
 }
@@ -316,9 +346,10 @@ DEVICE void softmax_warp(const block &b, int warp) {
         const hyper h = hyper_of_step(b.args, now, place.valid);
         for (int chunk = 0; chunk < CHUNKS; chunk++, phase ^= 1) {
             const bool last = chunk == CHUNKS - 1, end = last && step == b.args.steps - 1;
+            mbarrier_wait(b.at(images_full(stage)), round & 1); // labels come with them
+            const softmax_rows::row_labels labels = rows.labels_of(b, stage);
             mbarrier_wait_cluster(b.at(parts_come(LAYERS)), phase);
-            mbarrier_wait(b.at(images_full(stage)), round & 1); // the labels, long there
-            rows.compute(b, now, chunk, b.labels(stage));
+            rows.compute(b, now, chunk, labels);
             if (warp == 0 && b.lane == 0) {
                 mbarrier_expect(b.at(parts_come(LAYERS)), part_bytes(LAYERS));
             }

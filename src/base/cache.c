@@ -55,6 +55,7 @@ void bt_cache_write(const char *name, const void *head, size_t head_bytes, const
         if (descriptor >= 0) close(descriptor);
         return;
     }
-    bool written = fwrite(head, 1, head_bytes, file) == head_bytes && fwrite(data, bytes, 1, file) == 1;
+    bool written =
+        fwrite(head, 1, head_bytes, file) == head_bytes && fwrite(data, bytes, 1, file) == 1;
     if (fclose(file) != 0 || !written || rename(temporary, path) != 0) unlink(temporary);
 }

@@ -7,9 +7,10 @@
 
 enum { BT_SPECIAL_MAX = 16 };
 
-// A rule is arithmetic on the scalars of a launch in reverse Polish notation, one word an operation.
-// BT_RULE_WORD is followed by the index of a 32-bit word of the scalars, BT_RULE_NUMBER by a number.
-// Arithmetic is of uint32_t, and checked: an overflow, or a division by 0, fails the rule.
+// A rule is arithmetic on the scalars of a launch in reverse Polish notation, one word an
+// operation. BT_RULE_WORD is followed by the index of a 32-bit word of the scalars, BT_RULE_NUMBER
+// by a number. Arithmetic is of uint32_t, and checked: an overflow, or a division by 0, fails the
+// rule.
 typedef enum bt_rule_op {
     BT_RULE_END,
     BT_RULE_NUMBER,

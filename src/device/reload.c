@@ -232,9 +232,10 @@ static bt_status adopt(bt_reload **now, const bt_device_api *api, bt_device *dev
 static bt_status begin(bt_reload **now, const bt_device_api *api, bt_reload **set, bt_error *err) {
     *set = NULL;
     if (!api->kernel_swap)
-        return bt_fail(err, BT_ERROR_DEVICE,
-                       "device %s runs the kernels it was built with; others run on vulkan and cuda",
-                       api->name);
+        return bt_fail(
+            err, BT_ERROR_DEVICE,
+            "device %s runs the kernels it was built with; others run on vulkan and cuda",
+            api->name);
     if (!*now) *now = built_in(err);
     if (*now && !(*now)->rules[0].name) BT_TRY(fill_rules(*now, "the build", err));
     *set = *now ? new_set() : NULL;

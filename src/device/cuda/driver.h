@@ -87,8 +87,8 @@ typedef struct CUDA_KERNEL_NODE_PARAMS {
     CUcontext ctx;
 } CUDA_KERNEL_NODE_PARAMS;
 
-// An edge of a graph. from_port 1 and type 1: the second kernel is launched before the first one has
-// ended, and itself waits for that (griddepcontrol.wait).
+// An edge of a graph. from_port 1 and type 1: the second kernel is launched before the first one
+// has ended, and itself waits for that (griddepcontrol.wait).
 typedef struct CUgraphEdgeData {
     unsigned char from_port, to_port, type, reserved[5];
 } CUgraphEdgeData;

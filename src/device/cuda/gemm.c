@@ -15,7 +15,7 @@ enum {
     TENSOR_SHARED = 4 * (TILE_M + TILE_N) * 128 + 64, // four stages and their barriers
     NARROW_SHARED = 6 * (TILE_M + TILE_NARROW) * 128 + 96,
     F32_THREADS = 256,
-    F32_SHARED = 3 * (TILE_M + TILE_NARROW) * 16 * 4, // three stages of 16 rows
+    F32_SHARED = 3 * (TILE_M + TILE_NARROW) * 32 * 4, // three stages of 32 rows
     PACK_THREADS = 256,
     PACK_TILE = 64,
     GROUP_ROWS = 8, // of tiles, done together

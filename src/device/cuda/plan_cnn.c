@@ -1,6 +1,5 @@
-// The plan of kernels/cuda/cnn.cu: a small CNN trained by one launch, weights
-// in the shared memory of every block, the images of a batch split over the
-// blocks. Here its shapes become #defines.
+// The plan of kernels/cuda/cnn.cu: a small CNN trained by one launch, weights in the shared memory
+// of every block, the images of a batch split over the blocks. Here its shapes become #defines.
 #include "device/cuda/whole.h"
 
 #include <stdarg.h>
@@ -9,22 +8,23 @@
 
 enum {
     THREADS = 512,
+    THREADS_FEW = 384, // measured better where images follow each other, or L2 feeds a layer
     CONVS_MAX = 3,
     FCS_MAX = 3,
     CHANNELS_MAX = 32,
     IMAGES_MAX = 32,
-    BLOCKS_MIN = 32
+    BLOCKS_MIN = 32,
+    FAR_INPUTS_MAX = 1024
 };
 
 // What is chosen for a network.
 typedef struct shapes {
     const bt_net *net;
     int convs, fcs;
-    uint32_t images, at_once,
-        blocks;            // images of a block, of which so many at once
+    uint32_t images, at_once; // images of a block, of which so many at once
+    uint32_t blocks, threads;
     bool exact;            // gradients as exact as f32
-    bool on_chip[FCS_MAX]; // the weights of a fully connected layer are in shared
-                           // memory
+    bool on_chip[FCS_MAX]; // the weights of a fully connected layer are in shared memory
 } shapes;
 
 static const char *const activation_names[] = {
@@ -45,8 +45,7 @@ static bool no(char why[BT_WHY_BYTES], const char *format, ...) {
     return false;
 }
 
-// ---- Can it be done?
-// -------------------------------------------------------------------------
+// ---- Can it be done? ---------------------------------------------------------------------------
 
 static bool check_conv(const bt_net_layer *l, int number, char why[BT_WHY_BYTES]) {
     if (l->size % 2 == 0 || l->size > 5)
@@ -92,8 +91,7 @@ static bool check(const bt_net *net, shapes *s, char why[BT_WHY_BYTES]) {
     return true;
 }
 
-// ---- Shared memory, counted as cnn_shapes.cuh lays it out
-// ---------------------------------------
+// ---- Shared memory, counted as cnn_shapes.cuh lays it out --------------------------------------
 
 static size_t up(size_t n, size_t to) {
     return (n + to - 1) / to * to;
@@ -105,10 +103,11 @@ static size_t conv_floats(const shapes *s, int layer) {
     size_t ph = l->oh / l->pool, pw = l->ow / l->pool;
     size_t rows = l->h + 2 * l->padding + 1, row = l->w + 2 * l->padding;
     size_t reach = layer ? l->size - 1 - l->padding : 0;
-    size_t out_row = layer ? l->w + up(l->ow + 2 * reach - l->w, 8) : up(pw * l->pool, 8);
+    size_t out_row = layer ? l->w + up(l->ow + 2 * reach - l->w, 8)
+                           : up(pw * l->pool, ph * l->pool % 2 ? 16 : 8);
     if (layer == 0) {
         size_t even = up(row, 2);
-        floats += 2 * (up((n * l->c * rows * even + even + 16) / 2, 32) + 16);
+        floats += 2 * (up((n * l->c * rows * even + even + 16) / 2, 32) + 8);
     } else {
         floats += c8 * l->size * ((l->size * o8 + 1) / 2) * 32 * (s->exact ? 4 : 2);
         floats += 2 * n * c8 * (rows * row + 1) * 4;
@@ -143,7 +142,7 @@ static size_t shared_bytes(const shapes *s) {
         const bt_net_layer *l = &net->layer[s->convs + k];
         floats += up(n * l->c, 4) + up(n * l->o, 4);
     }
-    floats += up((size_t)s->at_once * net->classes, 4) + 8 * (size_t)THREADS;
+    floats += up((size_t)s->at_once * net->classes, 4) + 8 * (size_t)s->threads;
     floats += 2 * up(n, 4) + up(2 * n, 4) + 16 + 2 * n * up(net->gather.pixels, 16) / 4;
     return 4 * floats;
 }
@@ -160,13 +159,14 @@ static size_t scratch_bytes(const shapes *s) {
     return 256 + 16 * packets + 4 * s->blocks * up(far, 32);
 }
 
-// The largest fully connected layer on the chip leaves it.
+// The largest fully connected layer on the chip leaves it, if cnn_far.cuh can do it.
 static bool move_one_off(shapes *s) {
     int most = -1;
     size_t size = 0;
     for (int k = 0; k < s->fcs; k++) {
         const bt_net_layer *l = &s->net->layer[s->convs + k];
-        if (s->on_chip[k] && (size_t)l->c * l->o > size) size = (size_t)l->c * l->o, most = k;
+        bool can = s->on_chip[k] && l->c % 4 == 0 && l->c <= FAR_INPUTS_MAX && l->weight % 4 == 0;
+        if (can && (size_t)l->c * l->o > size) size = (size_t)l->c * l->o, most = k;
     }
     if (most >= 0) s->on_chip[most] = false;
     return most >= 0;
@@ -175,7 +175,9 @@ static bool move_one_off(shapes *s) {
 // As many images at once as fit, up to 4.
 static bool fit_images(shapes *s, const bt_gpu *gpu) {
     for (s->at_once = 4; s->at_once > 0; s->at_once--) {
-        if (s->images % s->at_once == 0 && shared_bytes(s) <= gpu->shared_max) return true;
+        if (s->images % s->at_once == 0 && shared_bytes(s) <= gpu->shared_max &&
+            part_of_block(s) <= 3 * s->threads)
+            return true;
     }
     s->at_once = 1;
     return false;
@@ -190,16 +192,22 @@ static bool fit(shapes *s, const bt_gpu *gpu, char why[BT_WHY_BYTES]) {
                   IMAGES_MAX * sms, gpu->sms);
     s->blocks = (batch + s->images - 1) / s->images;
     if (s->blocks < BLOCKS_MIN) s->blocks = BLOCKS_MIN; // they share the update
+    if (s->blocks > sms)
+        return no(why, "%u blocks at once, the GPU has %u multiprocessors", s->blocks, sms);
+    bool near = true; // all weights are on the chip
     for (int k = 0; k < s->fcs; k++) s->on_chip[k] = true;
     do {
-        if (fit_images(s, gpu)) return true;
-    } while (move_one_off(s));
+        s->threads = THREADS;
+        if (!fit_images(s, gpu)) continue;
+        if ((s->images >= 4 || !near) && part_of_block(s) <= 3 * THREADS_FEW)
+            s->threads = THREADS_FEW;
+        return true;
+    } while ((near = false, move_one_off(s)));
     return no(why, "the CNN kernel needs %zu bytes of shared memory, %zu are there",
               shared_bytes(s), gpu->shared_max);
 }
 
-// ---- The defines
-// -----------------------------------------------------------------------------
+// ---- The defines -------------------------------------------------------------------------------
 
 typedef struct text {
     char *bytes;
@@ -245,14 +253,14 @@ static bool plan(const bt_net *net, const bt_gpu *gpu, bt_whole_plan *out, char 
     *out = (bt_whole_plan){.source = "cnn.cu",
                            .entry = "cnn_train",
                            .grid = s.blocks,
-                           .block = THREADS,
+                           .block = s.threads,
                            .cluster = 1,
                            .shared_bytes = shared_bytes(&s),
                            .scratch_bytes = scratch_bytes(&s),
                            .resident = true};
     text t = {out->defines, 0, sizeof out->defines};
     write_layers(&t, &s);
-    add(&t, "#define CNN_BLOCKS %u\n#define CNN_THREADS %d\n", s.blocks, (int)THREADS);
+    add(&t, "#define CNN_BLOCKS %u\n#define CNN_THREADS %u\n", s.blocks, s.threads);
     add(&t, "#define CNN_IMAGES %u\n#define CNN_AT_ONCE %u\n", s.images, s.at_once);
     add(&t, "#define CNN_EXACT %d\n", s.exact);
     add(&t, "#define CNN_OPTIMIZER %s\n", optimizers[net->optimizer]);

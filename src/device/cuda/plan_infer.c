@@ -170,7 +170,8 @@ enum {
     MLP_CLUSTER = 2,
     MLP_WARPS = 16,
     MLP_STAGES_MAX = 12,
-    MLP_HIDDEN_MAX = 1024
+    MLP_HIDDEN_MAX = 1024,
+    MLP_FC_BYTES_MAX = 16384 // of weights of further layers in shared memory
 };
 
 // The layers after the first: numbers of their weights in shared memory.
@@ -196,10 +197,11 @@ static bool plan_mlp(const bt_net *net, const bt_gpu *gpu, bt_whole_plan *out,
     size_t digits = gpu->precision == BT_PRECISION_FP32 ? 3 : 2, chunk = 2 * digits * 64 * 32;
     for (int i = 0; i < net->layers; i++)
         widest[i % 2] = larger(widest[i % 2], row_stride(net->layer[i].o));
-    size_t fc = fc_numbers(net) <= 4096 ? 4 * fc_numbers(net) : 0;
     size_t front = MLP_IMAGES * larger(inputs, 4 * widest[1]),
            passes = ceil_div(net->layer[0].o, 128), ready = 2048 + 512 * passes;
-    size_t fixed = front + MLP_IMAGES * 4 * widest[0] + fc;
+    size_t fixed = front + MLP_IMAGES * 4 * widest[0], fc = 4 * fc_numbers(net);
+    if (fc > MLP_FC_BYTES_MAX || fixed + fc + 4 * chunk + ready > gpu->shared_max) fc = 0;
+    fixed += fc;
     if (fixed + 4 * chunk + ready > gpu->shared_max)
         return sorry(why, "it needs %zu bytes of shared memory, there are %zu",
                      fixed + 4 * chunk + ready, gpu->shared_max);
@@ -219,6 +221,7 @@ static bool plan_mlp(const bt_net *net, const bt_gpu *gpu, bt_whole_plan *out,
     define_net(net, gpu, out);
     define(out, "CLUSTER", MLP_CLUSTER);
     define(out, "STAGES", stages);
+    define(out, "FC_SHARED", fc > 0);
     define(out, "SHARED", out->shared_bytes);
     snprintf(out->text, sizeof out->text, "whole network in one kernel, %d images a block",
              MLP_IMAGES);

@@ -22,7 +22,8 @@ enum {
 typedef struct shapes {
     const bt_net *net;
     uint32_t pixels, blocks, clusters;
-    uint32_t stages; // chunks of images that are there or being fetched
+    uint32_t stages;       // chunks of images that are there or being fetched
+    uint32_t shared_parts; // of the first layer's weights, whose moments are in shared memory
     int moments;
 } shapes;
 
@@ -111,9 +112,21 @@ static size_t layer_bytes(const shapes *s, int layer) {
     return bytes;
 }
 
+// Weights of a lane for 16 pixels, and how many times 16 pixels a warp has.
+static uint32_t part_weights(const shapes *s) {
+    return 4 * strips(s, 1);
+}
+
+static uint32_t parts(const shapes *s) {
+    return divide_up(s->pixels / 16, WARPS);
+}
+
 static size_t shared_bytes(const shapes *s) {
     size_t stride = s->pixels + (s->pixels / 16 % 2 == 0 ? 16 : 0);
-    size_t bytes = s->stages * ROWS * (stride + 4) + (size_t)WARPS * ROWS * 8 * strips(s, 1) * 4;
+    size_t partial = (size_t)WARPS * ROWS * 8 * strips(s, 1) * 4;
+    if (layers(s) > 2 && split_bytes(ROWS, outputs(s, 2)) >= partial) partial = 0; // shares
+    size_t bytes = s->stages * ROWS * (stride + 4) + partial;
+    bytes += (size_t)s->shared_parts * part_weights(s) * (size_t)s->moments * 32 * WARPS * 4;
     for (int layer = 1; layer <= layers(s); layer++) bytes += layer_bytes(s, layer);
     bytes += (size_t)ROWS / s->blocks * CLASSES_MAX * 4 + ROWS * 8;
     return bytes + 8 * (2 * (size_t)s->stages + 2 * ((size_t)layers(s) + 1));
@@ -121,7 +134,7 @@ static size_t shared_bytes(const shapes *s) {
 
 // Packets of three numbers that a lane of a warp has to add up over clusters, at least 12.
 static size_t packets(const shapes *s) {
-    uint32_t n = divide_up(divide_up(s->pixels / 16, WARPS) * strips(s, 1) * 4, 3);
+    uint32_t n = divide_up(parts(s) * part_weights(s), 3);
     for (int layer = 2; layer < layers(s); layer++) {
         n += divide_up(4 * divide_up(outputs(s, layer) / 16 * strips(s, layer - 1), WARPS), 3);
     }
@@ -151,19 +164,36 @@ static void choose_clusters(shapes *s, const bt_gpu *gpu) {
     s->clusters = divide_up(chunks, divide_up(chunks, most));
 }
 
+// Registers that a thread needs for parameters, moments and gradients.
+static uint32_t registers(const shapes *s) {
+    uint32_t moments = (uint32_t)s->moments, all = parts(s) * part_weights(s);
+    uint32_t n = all + moments * (all - s->shared_parts * part_weights(s)) + 8 * parts(s);
+    for (int layer = 2; layer < layers(s); layer++) {
+        uint32_t tiles = divide_up(outputs(s, layer) / 16 * strips(s, layer - 1), WARPS);
+        n += 4 * tiles * (2 + moments);
+    }
+    return n;
+}
+
 // Layers of up to 64 units fill half a cluster. Others may have to do with it: the memory for what
-// blocks exchange is that of whole strips. Three stages of images where they fit.
+// blocks exchange is that of whole strips. Moments go to shared memory until registers suffice or
+// it is full; a third stage of images is for what is left.
 static void spread(shapes *s, const bt_gpu *gpu) {
+    enum { REGISTERS = 160 };
     s->stages = 2;
     s->blocks = 16;
     if (widest(s) <= 64 || (widest(s) <= 128 && shared_bytes(s) > gpu->shared_max)) s->blocks = 8;
+    while (s->moments > 0 && s->shared_parts < parts(s) && registers(s) > REGISTERS) {
+        s->shared_parts++;
+    }
+    while (s->shared_parts > 0 && shared_bytes(s) > gpu->shared_max) s->shared_parts--;
     s->stages = 3;
     if (shared_bytes(s) > gpu->shared_max) s->stages = 2;
     choose_clusters(s, gpu);
 }
 
 static bool fit(const shapes *s, const bt_gpu *gpu, char why[BT_WHY_BYTES]) {
-    if (gpu->capability < 90)
+    if (gpu->capability / 10 != 9)
         return no(why, "compute capability %d.%d, the MLP kernel needs 9.0", gpu->capability / 10,
                   gpu->capability % 10);
     for (int layer = 1; layer < layers(s); layer++) {
@@ -211,7 +241,8 @@ static void write_defines(text *t, const shapes *s) {
     add(t, "\n#define BATCH %u\n#define OPTIMIZER %s\n#define MOMENTS %d\n", s->net->gather.batch,
         optimizers[s->net->optimizer], s->moments);
     add(t, "#define BLOCKS %u\n#define CLUSTERS %u\n", s->blocks, s->clusters);
-    add(t, "#define PLANNED_STAGES %u\n", s->stages);
+    add(t, "#define PLANNED_STAGES %u\n#define PLANNED_SHARED_PARTS %u\n", s->stages,
+        s->shared_parts);
     add(t, "#define PLANNED_SHARED_BYTES %zu\n#define PLANNED_SCRATCH_BYTES %zu\n", shared_bytes(s),
         scratch_bytes(s));
 }

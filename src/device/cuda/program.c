@@ -1,5 +1,5 @@
 // Programs: one whole-program kernel where there is one for the network, and otherwise the launches
-// as graphs of 1, 16 and 256 steps, which are launched again and again.
+// as graphs of 1, 8 and 64 steps, which are launched again and again.
 #include "device/cuda/cuda_internal.h"
 
 #include <stdio.h>
@@ -10,9 +10,9 @@
 
 enum {
     LEVELS = 3,
-    TAPE_LAUNCHES = 16384, // at most in a graph of several steps, to bound its memory
+    TAPE_LAUNCHES = 4096, // at most in a graph of several steps, to bound its memory
 };
-static const uint32_t level_steps[LEVELS] = {1, 16, 256};
+static const uint32_t level_steps[LEVELS] = {1, 8, 64};
 
 struct bt_device_program {
     bt_launch *launches;

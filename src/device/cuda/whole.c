@@ -10,12 +10,10 @@ extern const bt_whole bt_whole_mlp, bt_whole_cnn, bt_whole_infer_one, bt_whole_i
     bt_whole_infer_cnn;
 
 const bt_whole *const bt_wholes[] = {
-    &bt_whole_mlp, // plan_mlp.c
-    &bt_whole_cnn, // plan_cnn.c
+    &bt_whole_mlp,       // plan_mlp.c
+    &bt_whole_cnn,       // plan_cnn.c
     &bt_whole_infer_one, // plan_infer.c
-    &bt_whole_infer_mlp,
-    &bt_whole_infer_cnn,
-    NULL,
+    &bt_whole_infer_mlp, &bt_whole_infer_cnn, NULL,
 };
 
 // ---- Code compiled ahead ----------------------------------------------------------------------
@@ -183,7 +181,14 @@ static bt_status make(bt_device *dev, bt_cuda_whole *whole, bool *took, char why
                          "zeroing its scratch memory", err);
 }
 
-// The first kernel that takes the network, in whole->plan. false: `why` is the last reason.
+// The kernel that was written for networks of this kind: its reason for stepping aside counts.
+static const bt_whole *meant_for(const bt_net *net) {
+    bool convolves = net->layer[0].kind == BT_NET_CONV;
+    if (net->trains) return convolves ? &bt_whole_cnn : &bt_whole_mlp;
+    return convolves ? &bt_whole_infer_cnn : &bt_whole_infer_mlp;
+}
+
+// The first kernel that takes the network, in whole->plan. false: `why` says why none does.
 static bool find_plan(const bt_device *dev, const bt_net *net, bt_whole_plan *plan,
                       char why[BT_WHY_BYTES]) {
     const bt_gpu gpu = {.capability = dev->chip.capability,
@@ -191,8 +196,10 @@ static bool find_plan(const bt_device *dev, const bt_net *net, bt_whole_plan *pl
                         .shared_max = dev->chip.shared_max,
                         .precision = dev->precision};
     for (int i = 0; bt_wholes[i]; i++) {
+        char reason[BT_WHY_BYTES] = "";
         memset(plan, 0, sizeof *plan);
-        if (bt_wholes[i]->plan(net, &gpu, plan, why)) return true;
+        if (bt_wholes[i]->plan(net, &gpu, plan, reason)) return true;
+        if (bt_wholes[i] == meant_for(net)) memcpy(why, reason, sizeof reason);
     }
     return false;
 }
