@@ -363,7 +363,7 @@ static const char layers[] = LAYERS, wide[] = LAYERS " 2100x2x500 4250x3x500";
 // Sizes at which kernels tuned by hand take over.
 static const char large_products[] = "1029x1021x1037 68x4100x4000",
                   large_layers[] = "1100x1000x1030",
-                  large_images[] = "64x32x16x16,40x3x3,1,1 9x64x31x33,24x3x3,1,0";
+                  large_images[] = "128x32x16x16,40x3x3,1,1 9x64x31x33,24x3x3,1,0";
 static const char sums[] =
     "1,1 7,1 31,1 64,1 255,1 256,1 257,1 1025,1 4099,1 70001,1 5x7x11,5 5x7x11,2 5x7x11,0 "
     "2x3x5x7,10 "

@@ -300,12 +300,11 @@ static bool is_worth_it(bt_gemm_kind kind, const bt_conv_args *a) {
 bt_status bt_gemm_conv(bt_gemm *gemm, const bt_launch *launch, bool *taken, bt_error *err) {
     bt_conv_args args;
     memcpy(&args, launch->scalars, sizeof args);
+    bool weights = launch->kernel == BT_KERNEL_conv2d_grad_weight;
+    if (weights) gemm->kind = BT_GEMM_F32; // there is no kernel on tensor cores for them
     *taken = is_worth_it(gemm->kind, &args);
     if (!*taken) return BT_OK;
-    if (launch->kernel == BT_KERNEL_conv2d_grad_weight) {
-        gemm->kind = BT_GEMM_F32;
-        return add_conv_weight(gemm, launch, &args, err);
-    }
+    if (weights) return add_conv_weight(gemm, launch, &args, err);
     return gemm->kind == BT_GEMM_F32 ? add_conv_f32(gemm, launch, &args, err)
                                      : add_conv(gemm, launch, &args, err);
 }
