@@ -124,6 +124,64 @@ static void test_steps_aside(void **state) {
     bt_close(ctx);
 }
 
+static bt_tensor parameter(bt_context *ctx, bt_shape shape) {
+    return bt_parameter(ctx, BT_F32, shape, NULL);
+}
+
+// A reshape is no launch: between convolutions it must be seen by the shapes around it.
+static void test_reshape(void **state) {
+    (void)state;
+    bt_context *ctx = open_spy();
+    for (int odd = 0; odd < 2; odd++) {
+        bt_batch batch = bt_dataset_batch(
+            ctx, &(bt_batch_desc){.set = digits(ctx, 64, false), .batch = 32, .dtype = BT_F32});
+        bt_tensor x = bt_conv2d(ctx, batch.images, parameter(ctx, BT_SHAPE(4, 1, 3, 3)),
+                                parameter(ctx, BT_SHAPE(4)), 1, 0);
+        if (odd) x = bt_reshape(ctx, x, BT_SHAPE(32, 16, 13, 13));
+        x = bt_conv2d(ctx, x, parameter(ctx, BT_SHAPE(5, odd ? 16 : 4, 3, 3)),
+                      parameter(ctx, BT_SHAPE(5)), 1, 0);
+        x = bt_reshape(ctx, x, BT_SHAPE(32, -1));
+        bt_tensor weight = parameter(ctx, BT_SHAPE(10, bt_tensor_shape(ctx, x).dim[1]));
+        bt_tensor logits =
+            bt_add(ctx, bt_matmul_ex(ctx, x, false, weight, true), parameter(ctx, BT_SHAPE(10)));
+        bt_program *program;
+        ok(ctx,
+           bt_program_make(ctx,
+                           &(bt_program_desc){.loss = bt_cross_entropy(ctx, logits, batch.labels),
+                                              .logits = logits,
+                                              .labels = batch.labels},
+                           &program));
+        check(understood == !odd, "odd %d: %s", odd, why);
+    }
+    bt_close(ctx);
+}
+
+// What is logged and read must be of the last layer.
+static void test_loss_inside(void **state) {
+    (void)state;
+    bt_context *ctx = open_spy();
+    bt_batch batch = bt_dataset_batch(
+        ctx, &(bt_batch_desc){.set = digits(ctx, 64, false), .batch = 32, .dtype = BT_F32});
+    bt_tensor x = bt_reshape(ctx, batch.images, BT_SHAPE(32, 784));
+    bt_tensor first =
+        bt_add(ctx, bt_matmul_ex(ctx, x, false, parameter(ctx, BT_SHAPE(10, 784)), true),
+               parameter(ctx, BT_SHAPE(10)));
+    bt_tensor second =
+        bt_add(ctx, bt_matmul_ex(ctx, first, false, parameter(ctx, BT_SHAPE(10, 10)), true),
+               parameter(ctx, BT_SHAPE(10)));
+    bt_program *program;
+    ok(ctx, bt_program_make(ctx,
+                            &(bt_program_desc){.loss = bt_cross_entropy(ctx, first, batch.labels),
+                                               .logits = second,
+                                               .labels = batch.labels},
+                            &program));
+    check(!understood, "a loss of layer 0 was taken for that of layer 1");
+    ok(ctx, bt_program_make(ctx, &(bt_program_desc){.logits = second, .labels = batch.labels},
+                            &program));
+    check(!understood, "a program without a loss was understood");
+    bt_close(ctx);
+}
+
 // Any launch that is missing must be missed.
 static void test_every_launch_counts(void **state) {
     (void)state;
@@ -150,6 +208,8 @@ int main(void) {
         cmocka_unit_test(test_evaluation),
         cmocka_unit_test(test_steps_aside),
         cmocka_unit_test(test_every_launch_counts),
+        cmocka_unit_test(test_reshape),
+        cmocka_unit_test(test_loss_inside),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -93,7 +93,7 @@ static void test_steps_aside(void **state) {
     const bt_gpu ampere = {80, 108, 166912, BT_PRECISION_FP32}, other = {100, 148, 232448, 0};
     refuses(&bt_whole_infer_one, mlp(128, 33), &hopper, "33 images");
     refuses(&bt_whole_infer_one, mlp(65536, 1), &hopper, "shared memory");
-    refuses(&bt_whole_infer_one, mlp(128, 1), &ampere, "below 9.0");
+    refuses(&bt_whole_infer_one, mlp(128, 1), &ampere, "is for 9.0");
     refuses(&bt_whole_infer_mlp, mlp(2048, 100), &hopper, "2048 outputs");
     refuses(&bt_whole_infer_mlp, lenet(100), &hopper, "convolutions");
     refuses(&bt_whole_infer_mlp, mlp(128, 100), &other, "10.0");

@@ -85,6 +85,7 @@ DEVICE void softmax_slope(float *shared, int slot, int image, int label, int lan
     Softmax s = softmax_of(shared + AT.logits + slot * CLASSES, lane);
     float *slope = shared + AT.fc[FCS - 1].slope + image * CLASSES;
     float scale = label < 0 ? 0.f : __fdividef(1.f, s.sum);
+    if (label >= CLASSES) scale = __int_as_float(0x7fc00000); // NaN, as the launches give
 #pragma unroll
     for (int i = 0; i < Softmax::EACH; i++) {
         int j = lane + 32 * i;
@@ -97,7 +98,9 @@ DEVICE void softmax_loss(float *shared, int slot, int image, int label, int *pre
     const float *logits = shared + AT.logits + slot * CLASSES;
     Softmax s = softmax_of(logits, lane);
     if (lane > 0) return;
-    shared[AT.loss + image] = label < 0 ? 0.f : logf(s.sum) + (s.most - logits[label]);
+    float other = label < 0 ? 0.f : __int_as_float(0x7fc00000);
+    bool usable = label >= 0 && label < CLASSES;
+    shared[AT.loss + image] = usable ? logf(s.sum) + (s.most - logits[label]) : other;
     shared[AT.right + image] = s.best == label ? 1.f : 0.f;
     if (predicted) *predicted = s.best;
 }

@@ -551,7 +551,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) infer_cnn(bt_ne
             const int sample = sample_of(a, place, row),
                       label = sample < 0 || !(a.log || a.predictions) ? -1 : a.labels[sample];
             sum = finish_row(a, logits + threadIdx.x * row_stride(CLASSES), label, row, place.first,
-                             is_last_of_ring(a, w.step, a.epoch_steps));
+                             is_last_of_ring(a, w.step, a.epoch_steps), w.step + 1 == a.steps);
         }
         if (is_logged(a, w.step))
             finish_part<WARPS>(a, b, first_step + w.step, w.part, w.parts, sum);

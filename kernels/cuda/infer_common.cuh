@@ -281,14 +281,15 @@ __device__ bool is_larger(float a, float b) {
 }
 
 // Softmax, loss and prediction of one row of logits and its label (-1: it does not count), as far
-// as somebody wants them, by one thread. `first`: position of row 0 in the epoch.
+// as somebody wants them, by one thread. `first`: position of row 0 in the epoch;
+// `last`: of the steps of the launch, whose logits and probabilities are kept.
 __device__ row_result finish_row(const bt_net_args &a, const float *logits, int label, u32 row,
-                                 u32 first, bool predicts) {
+                                 u32 first, bool predicts, bool last) {
     constexpr int UNROLL = CLASSES <= 32 ? CLASSES : 4;
-    if (a.logits && row < a.batch)
+    if (a.logits && last && row < a.batch)
 #pragma unroll UNROLL
         for (int j = 0; j < CLASSES; j++) a.logits[row * CLASSES + j] = logits[j];
-    if (!a.log && !a.predictions && !a.probabilities) return {0.0f, 0.0f, 0.0f};
+    if (!a.log && !a.predictions && !(a.probabilities && last)) return {0.0f, 0.0f, 0.0f};
     float largest = logits[0], sum = 0.0f;
     int best = 0;
 #pragma unroll UNROLL
@@ -296,7 +297,7 @@ __device__ row_result finish_row(const bt_net_args &a, const float *logits, int 
         if (is_larger(logits[j], largest)) largest = logits[j], best = j;
 #pragma unroll UNROLL
     for (int j = 0; j < CLASSES; j++) sum += expf(logits[j] - largest);
-    if (a.probabilities && row < a.batch) {
+    if (a.probabilities && last && row < a.batch) {
         const float scale = 1.0f / sum;
 #pragma unroll UNROLL
         for (int j = 0; j < CLASSES; j++)

@@ -453,7 +453,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) infer_mlp(bt_net_args a
             if (threadIdx.x < IMAGES)
                 sum = finish_row(a, logits, rows.label[threadIdx.x], w.part * IMAGES + threadIdx.x,
                                  place_of(a, first_step + w.step).first,
-                                 is_last_of_ring(a, w.step, a.epoch_steps));
+                                 is_last_of_ring(a, w.step, a.epoch_steps), w.step + 1 == a.steps);
             if (is_logged(a, w.step))
                 finish_part<WARPS>(a, b, first_step + w.step, w.part, tiles, sum);
         }

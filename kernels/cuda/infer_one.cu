@@ -255,7 +255,7 @@ template <int LANES> __device__ void find_largest(float &largest, int &at) {
 // finish_row by a whole warp, which is sooner done with one row; the result is
 // lane 0's.
 __device__ row_result finish_row_together(const bt_net_args &a, const float *logits, int label,
-                                          u32 row, u32 first, bool predicts) {
+                                          u32 row, u32 first, bool predicts, bool last) {
     constexpr int LANES = CLASSES > 16 ? 32 : 16; // more lanes repeat what the first ones do
     const int lane = threadIdx.x % LANES;
     float largest = logits[least(lane, CLASSES - 1)];
@@ -267,8 +267,8 @@ __device__ row_result finish_row_together(const bt_net_args &a, const float *log
     for (int j = lane; j < CLASSES; j += LANES) mine += expf(logits[j] - largest);
     const float sum = sum_lanes<LANES>(mine);
     for (int j = lane; j < CLASSES; j += LANES) {
-        if (a.logits) a.logits[row * CLASSES + j] = logits[j];
-        if (a.probabilities)
+        if (a.logits && last) a.logits[row * CLASSES + j] = logits[j];
+        if (a.probabilities && last)
             a.probabilities[row * CLASSES + j] =
                 (CLASSES <= LANES ? mine : expf(logits[j] - largest)) / sum;
     }
@@ -299,9 +299,10 @@ __device__ void load_image(const bt_net_args &a, float *shared, int sample) {
     }
 }
 
-constexpr bool PADDED = (net[0].conv && net[0].padding) ||
-                        (LAYERS > 1 && net[1].conv && net[1].padding) ||
-                        (LAYERS > 2 && net[2].conv && net[2].padding);
+constexpr bool padded_from(int l) {
+    return l < LAYERS && ((net[l].conv && net[l].padding) || padded_from(l + 1));
+}
+constexpr bool PADDED = padded_from(0);
 
 extern "C" __global__ void __launch_bounds__(THREADS) infer_one(bt_net_args a) {
     extern __shared__ __align__(16) float numbers[];
@@ -316,6 +317,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) infer_one(bt_net_args a) {
     }
     if (threadIdx.x == 0)
         for (int i = 0; i < LAYERS; i++) barrier_init(&come[i]);
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     cluster_arrive();
     u32 images = 0; // so far
     for (work w = first_work(cluster, a.batch); w.step < a.steps; next_work(w, clusters)) {
@@ -338,7 +340,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) infer_one(bt_net_args a) {
         row_result r = {0.0f, 0.0f, 0.0f};
         if (threadIdx.x < 32)
             r = finish_row_together(a, numbers + LOGITS_AT, label, row, place.first,
-                                    is_last_of_ring(a, w.step, a.epoch_steps));
+                                    is_last_of_ring(a, w.step, a.epoch_steps), w.step + 1 == a.steps);
         if (is_logged(a, w.step)) finish_part<WARPS>(a, b, first_step + w.step, w.part, w.parts, r);
     }
     if (images == 0) cluster_wait();

@@ -2,6 +2,7 @@
 #include "base/cache.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -28,9 +29,14 @@ unsigned char *bt_cache_read(const char *name, void *head, size_t head_bytes, si
     char path[BT_CACHE_PATH_BYTES];
     struct stat info;
     unsigned char *data = NULL;
-    FILE *file = bt_cache_path(name, false, path) ? fopen(path, "rb") : NULL;
-    if (!file) return NULL;
-    if (!fstat(fileno(file), &info) && info.st_size > (off_t)head_bytes &&
+    if (!bt_cache_path(name, false, path)) return NULL;
+    int descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); // a pipe must not stop us
+    FILE *file = descriptor >= 0 ? fdopen(descriptor, "rb") : NULL;
+    if (!file) {
+        if (descriptor >= 0) close(descriptor);
+        return NULL;
+    }
+    if (!fstat(descriptor, &info) && S_ISREG(info.st_mode) && info.st_size > (off_t)head_bytes &&
         (size_t)info.st_size - head_bytes <= bytes_max &&
         fread(head, 1, head_bytes, file) == head_bytes) {
         *bytes = (size_t)info.st_size - head_bytes;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #include "base/cache.h"
@@ -64,6 +65,15 @@ static char *key_of(const bt_device *dev, const char *text) {
     if (fclose(out) == 0) return key;
     free(key);
     return NULL;
+}
+
+void bt_cuda_cache_forget(const bt_device *dev, const char *text) {
+    char name[NAME_BYTES], path[BT_CACHE_PATH_BYTES];
+    char *key = key_of(dev, text);
+    if (!key) return;
+    name_of(key, name);
+    if (bt_cache_path(name, false, path)) unlink(path);
+    free(key);
 }
 
 unsigned char *bt_cuda_cached(const bt_device *dev, const char *text, const char *name,

@@ -114,13 +114,13 @@ enum { BT_CUDA_ARGS_BYTES = 512, BT_CUDA_NODES_MAX = 8 };
 // clusters above 8, need their attributes set (bt_cuda_allow).
 typedef struct bt_cuda_node {
     CUfunction function;
-    unsigned grid[3], block;                             // block: threads along x
-    unsigned cluster;                                    // blocks along x; 0: none
-    unsigned shared;                                     // dynamic bytes of a block
-    bool scratch;                                        // uses bt_cuda_scratch_for
-    bool early;                                          // it waits by griddepcontrol.wait
-    bool one;                                            // args is one parameter, a struct
-    _Alignas(64) unsigned char args[BT_CUDA_ARGS_BYTES]; // laid out as its parameters
+    unsigned grid[3], block;                            // block: threads along x
+    unsigned cluster;                                   // blocks along x; 0: none
+    unsigned shared;                                    // dynamic bytes of a block
+    bool scratch;                                       // uses bt_cuda_scratch_for
+    bool early;                                         // it waits by griddepcontrol.wait
+    bool one;                                           // args is one parameter, a struct
+    _Alignas(8) unsigned char args[BT_CUDA_ARGS_BYTES]; // laid out as its parameters
     size_t args_bytes;
 } bt_cuda_node;
 
@@ -188,6 +188,8 @@ int bt_cuda_compiler(char *why, size_t why_bytes);
 // cache.c: machine code on disk, by a key of text.
 unsigned char *bt_cuda_cache_read(const char *key, size_t *bytes); // to be freed; NULL: none
 void bt_cuda_cache_write(const char *key, const unsigned char *code, size_t bytes);
+// Of a text whose code the driver does not take: it shall be compiled again next time.
+void bt_cuda_cache_forget(const bt_device *dev, const char *text);
 // Machine code of a text for the device, from the cache or by NVRTC, to be freed. NULL: `why` says
 // why there is none.
 unsigned char *bt_cuda_cached(const bt_device *dev, const char *text, const char *name,

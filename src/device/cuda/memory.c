@@ -67,8 +67,9 @@ bt_status bt_cuda_write(bt_device *dev, bt_buffer *buffer, size_t offset, const 
     CUdeviceptr to = 0;
     BT_TRY(find(dev, buffer, offset, bytes, &to, err));
     if (bytes == 0) return BT_OK;
-    // Of memory that is not pinned the driver has made a copy when this returns.
     CUresult result = bt_cu.cuMemcpyHtoDAsync(to, data, bytes, dev->stream);
+    // (The driver has copied pageable memory when that returns; pinned memory it still reads.)
+    if (result == CUDA_SUCCESS) result = bt_cu.cuStreamSynchronize(dev->stream);
     BT_TRY(bt_cuda_check(dev, result, "copying to it", err));
     dev->counters.bytes_written += bytes;
     return BT_OK;

@@ -42,7 +42,7 @@ typedef struct reader {
     char *why;
     value values[VALUES_MAX];
     int count;
-    bool ended, has_loss, has_gradients;
+    bool ended, has_loss, has_softmax, has_gradients;
     uint32_t batch;
 } reader;
 
@@ -139,6 +139,7 @@ static bool plain_activation(uint32_t op) {
 static bool add_layer(reader *r, bt_net_layer layer, const bt_binding *x, const bt_binding *weight,
                       const bt_binding *bias, const bt_binding *y) {
     bt_net *net = r->net;
+    if (r->has_loss || r->has_softmax) return sorry(r, "layers follow its loss");
     if (net->layers == BT_NET_LAYERS_MAX)
         return sorry(r, "it has more than %d layers", net->layers);
     if (!plain_activation(layer.activation))
@@ -206,6 +207,7 @@ static bool read_xent(reader *r, const bt_launch *l) {
     int last = r->net->layers - 1;
     if (last < 0 || !holds(r, &l->binding[0], Y, last) || !holds(r, &l->binding[1], LABELS, 0))
         return sorry(r, "its loss is of something odd");
+    if (r->has_loss) return sorry(r, "it has two losses");
     r->has_loss = true;
     if (l->binding[3].buffer && !put(r, DZ, last, &l->binding[3])) return false;
     r->has_gradients = l->binding[3].buffer != NULL;
@@ -216,8 +218,10 @@ static bool read_softmax(reader *r, const bt_launch *l) {
     bt_softmax_args a;
     memcpy(&a, l->scalars, sizeof a);
     int last = r->net->layers - 1;
-    if (last < 0 || !holds(r, &l->binding[0], Y, last) || a.inner != 1 || a.log_form)
+    if (last < 0 || !holds(r, &l->binding[0], Y, last) || a.inner != 1 || a.log_form ||
+        a.n != r->net->layer[last].o || a.outer != r->batch)
         return sorry(r, "it has a softmax inside");
+    r->has_softmax = true;
     return put(r, PROBABILITIES, 0, &l->binding[1]);
 }
 
@@ -358,7 +362,7 @@ static bool read_step_end(reader *r, const bt_launch *l) {
     if (last < 0 || !is_last(r, last) || !same(&b[3], &net->state) ||
         (b[0].buffer && !holds(r, &b[0], LOSS, 0)) || (b[1].buffer && !holds(r, &b[1], Y, last)) ||
         (b[2].buffer && !holds(r, &b[2], LABELS, 0)) || r->has_loss != (b[0].buffer != NULL) ||
-        (b[0].buffer && !b[1].buffer))
+        (b[0].buffer != NULL) != (b[1].buffer != NULL))
         return sorry(r, "its log is of something odd");
     net->log = b[4];
     net->predictions = b[5];
@@ -407,6 +411,13 @@ static void span_params(bt_net *net) {
     net->params.bytes = 4 * (end - first);
 }
 
+// Does layer `next` see the output of `l` in its shape? (A reshape is no launch.)
+static bool follows(const bt_net_layer *next, const bt_net_layer *l) {
+    if (next->kind == BT_NET_FC) return next->c == outputs_of(l);
+    return l->kind == BT_NET_CONV && next->c == l->o && next->h == l->oh / l->pool &&
+           next->w == l->ow / l->pool;
+}
+
 static bool finish(reader *r, const bt_program_use *use) {
     bt_net *net = r->net;
     if (!r->ended) return sorry(r, "it has no end of a step");
@@ -416,13 +427,8 @@ static bool finish(reader *r, const bt_program_use *use) {
     if (net->layer[net->layers - 1].activation != BT_MAP_COPY)
         return sorry(r, "its logits pass an activation");
     for (int i = 1; i < net->layers; i++)
-        if (net->layer[i].kind == BT_NET_CONV && net->layer[i - 1].kind == BT_NET_FC)
-            return sorry(r, "a convolution follows an fc layer");
-    if (net->layers > 1 || net->layer[0].kind == BT_NET_FC)
-        for (int i = 1; i < net->layers; i++)
-            if (net->layer[i].kind == BT_NET_FC &&
-                net->layer[i].c != outputs_of(&net->layer[i - 1]))
-                return sorry(r, "layer %d does not read all of layer %d", i, i - 1);
+        if (!follows(&net->layer[i], &net->layer[i - 1]))
+            return sorry(r, "layer %d does not read layer %d as it was written", i, i - 1);
     for (int i = 0; i < use->output_count; i++) {
         const bt_binding *at = &use->outputs[i];
         bool logits = holds(r, at, Y, net->layers - 1);

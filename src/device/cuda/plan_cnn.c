@@ -245,8 +245,8 @@ static bool plan(const bt_net *net, const bt_gpu *gpu, bt_whole_plan *out, char 
     static const char *const optimizers[] = {"SGD", "NESTEROV", "ADAM", "ADAMW"};
     shapes s;
     if (!check(net, &s, why)) return false;
-    if (gpu->capability < 80)
-        return no(why, "compute capability %d.%d, the CNN kernel needs 8.0", gpu->capability / 10,
+    if (gpu->capability != 90)
+        return no(why, "compute capability %d.%d, the CNN kernel is for 9.0", gpu->capability / 10,
                   gpu->capability % 10);
     s.exact = gpu->precision == BT_PRECISION_FP32;
     if (!fit(&s, gpu, why)) return false;

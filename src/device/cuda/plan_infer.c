@@ -64,11 +64,11 @@ static int conv_count(const bt_net *net) {
     return n;
 }
 
-static bool usable(const bt_net *net, const bt_gpu *gpu, int capability, char why[BT_WHY_BYTES]) {
+static bool usable(const bt_net *net, const bt_gpu *gpu, char why[BT_WHY_BYTES]) {
     if (net->trains) return sorry(why, "it trains");
-    if (gpu->capability < capability)
-        return sorry(why, "compute capability %d.%d is below %d.%d", gpu->capability / 10,
-                     gpu->capability % 10, capability / 10, capability % 10);
+    if (gpu->capability != 90)
+        return sorry(why, "compute capability %d.%d: the kernel is for 9.0", gpu->capability / 10,
+                     gpu->capability % 10);
     if (net->gather.pixels % 16)
         return sorry(why, "%u pixels are no multiple of 16", net->gather.pixels);
     if (net->classes > 1024) return sorry(why, "%u classes are more than 1024", net->classes);
@@ -83,7 +83,7 @@ static size_t books_bytes(const bt_net *net, size_t parts) {
 
 // ---- Convolutional networks, many images -------------------------------------------------------
 
-enum { CNN_WARPS = 8, CNN_IMAGES = 8, CNN_BLOCKS = 2, CNN_FIXED = 4096 };
+enum { CNN_WARPS = 8, CNN_IMAGES = 8, CNN_BLOCKS = 2 };
 
 static size_t row_stride(size_t numbers) {
     return round_up(numbers, 16) + 8;
@@ -126,9 +126,21 @@ static size_t cnn_shared(const bt_net *net, size_t warps, size_t images) {
     return weights + warps * of_warp + images * 4 * (widest[0] + widest[1]) + sums;
 }
 
+// Its arrays of a fixed size: the table of places, 4 bytes for each cell, and little else.
+static size_t cnn_fixed(const bt_net *net) {
+    size_t bytes = 2048;
+    for (int i = 0; i < conv_count(net); i++) {
+        const bt_net_layer *l = &net->layer[i];
+        size_t cells_y = l->pool == 2 ? l->oh / 2 : (l->oh + 1) / 2;
+        size_t cells_x = l->pool == 2 ? l->ow / 2 : (l->ow + 1) / 2;
+        bytes += 4 * round_up(cells_y * cells_x, 16);
+    }
+    return bytes;
+}
+
 static bool plan_cnn(const bt_net *net, const bt_gpu *gpu, bt_whole_plan *out,
                      char why[BT_WHY_BYTES]) {
-    if (!usable(net, gpu, 80, why)) return false;
+    if (!usable(net, gpu, why)) return false;
     int convs = conv_count(net);
     if (convs < 1 || convs > CONVS_MAX) return sorry(why, "it has %d convolutions", convs);
     for (int i = 0; i < convs; i++) {
@@ -139,13 +151,13 @@ static bool plan_cnn(const bt_net *net, const bt_gpu *gpu, bt_whole_plan *out,
         if (l->c > CHANNELS_MAX || l->o > CHANNELS_MAX)
             return sorry(why, "more than %d channels in layer %d", CHANNELS_MAX, i);
     }
-    size_t shared = cnn_shared(net, CNN_WARPS, CNN_IMAGES);
-    if (shared + CNN_FIXED > gpu->shared_max)
+    size_t shared = cnn_shared(net, CNN_WARPS, CNN_IMAGES), fixed = cnn_fixed(net);
+    if (shared + fixed > gpu->shared_max)
         return sorry(why, "it needs %zu bytes of shared memory, there are %zu", shared,
                      gpu->shared_max);
     size_t groups = ceil_div(net->gather.batch, CNN_IMAGES), books = books_bytes(net, groups);
     if (books > BOOKS_BYTES_MAX) return sorry(why, "its log has too many steps");
-    unsigned blocks = (gpu->shared_max + 1024) / (shared + CNN_FIXED) < CNN_BLOCKS ? 1 : CNN_BLOCKS;
+    unsigned blocks = (gpu->shared_max + 1024) / (shared + fixed) < CNN_BLOCKS ? 1 : CNN_BLOCKS;
     *out = (bt_whole_plan){.source = "infer_cnn.cu",
                            .entry = "infer_cnn",
                            .grid = (unsigned)gpu->sms * blocks,
@@ -183,7 +195,7 @@ static size_t fc_numbers(const bt_net *net) {
 
 static bool plan_mlp(const bt_net *net, const bt_gpu *gpu, bt_whole_plan *out,
                      char why[BT_WHY_BYTES]) {
-    if (!usable(net, gpu, 90, why)) return false;
+    if (!usable(net, gpu, why)) return false;
     if (gpu->capability > 90)
         return sorry(why, "compute capability %d.%d lacks Hopper's products", gpu->capability / 10,
                      gpu->capability % 10);
@@ -249,7 +261,7 @@ static size_t one_shared(const bt_net *net, unsigned cluster) {
 
 static bool plan_one(const bt_net *net, const bt_gpu *gpu, bt_whole_plan *out,
                      char why[BT_WHY_BYTES]) {
-    if (!usable(net, gpu, 90, why)) return false;
+    if (!usable(net, gpu, why)) return false;
     unsigned batch = net->gather.batch;
     if (batch > ONE_BATCH_MAX)
         return sorry(why, "%u images at once are more than %d", batch, ONE_BATCH_MAX);

@@ -90,6 +90,7 @@ static bt_status load(bt_device *dev, const variants *v, const char *text, CUmod
     if (!code) return BT_OK;
     bt_status status = bt_cuda_load(dev, code, name, module, err);
     free(code);
+    if (status != BT_OK) bt_cuda_cache_forget(dev, text);
     for (int i = 0; i < v->count && status == BT_OK; i++) {
         char entry[96];
         snprintf(entry, sizeof entry, "bt_%s__%d", dev->table[v->of[i].portable].name, v->index[i]);

@@ -55,16 +55,21 @@ static char *text_of(const bt_whole_plan *plan) {
     return text;
 }
 
-// Machine code for a plan that was not compiled ahead, to be freed. NULL: `why` says why not.
-static unsigned char *code_for(const bt_device *dev, const bt_whole_plan *plan,
-                               char why[BT_WHY_BYTES]) {
+// Loads machine code that was not compiled ahead. *took false: `why` says why there is none.
+static bt_status load_now(bt_device *dev, bt_cuda_whole *whole, bool *took, char why[BT_WHY_BYTES],
+                          bt_error *err) {
+    const char *source = whole->plan.source;
     size_t bytes = 0;
-    char *text = text_of(plan);
-    if (!text) snprintf(why, BT_WHY_BYTES, "there is no memory for the text of %s", plan->source);
+    char *text = text_of(&whole->plan);
+    if (!text) snprintf(why, BT_WHY_BYTES, "there is no memory for the text of %s", source);
     unsigned char *code =
-        text ? bt_cuda_cached(dev, text, plan->source, &bytes, why, BT_WHY_BYTES) : NULL;
+        text ? bt_cuda_cached(dev, text, source, &bytes, why, BT_WHY_BYTES) : NULL;
+    *took = code != NULL;
+    bt_status status = code ? bt_cuda_load(dev, code, source, &whole->module, err) : BT_OK;
+    if (status != BT_OK) bt_cuda_cache_forget(dev, text);
+    free(code);
     free(text);
-    return code;
+    return status;
 }
 
 // *took: there is code, which is loaded unless the status says otherwise.
@@ -73,14 +78,10 @@ static bt_status load(bt_device *dev, bt_cuda_whole *whole, bool *took, char why
     const bt_whole_plan *plan = &whole->plan;
     // What is compiled ahead is for Hopper, with the instructions it alone has.
     const bt_cuda_image *ahead = dev->chip.capability == 90 ? bt_cuda_ahead(plan) : NULL;
-    unsigned char *code = ahead ? NULL : code_for(dev, plan, why);
     whole->ahead = ahead != NULL;
-    *took = ahead || code;
-    if (!*took) return BT_OK;
-    bt_status status =
-        bt_cuda_load(dev, ahead ? ahead->begin : code, plan->source, &whole->module, err);
-    free(code);
-    return status;
+    if (!ahead) return load_now(dev, whole, took, why, err);
+    *took = true;
+    return bt_cuda_load(dev, ahead->begin, plan->source, &whole->module, err);
 }
 
 // ---- Making -----------------------------------------------------------------------------------
@@ -221,7 +222,10 @@ bt_status bt_cuda_whole_make(bt_device *dev, const bt_launch *launches, int coun
         return BT_OK;
     }
     bt_cuda_whole_free(dev, whole);
-    return status;
+    if (status == BT_OK || dev->lost.status != BT_OK) return status;
+    snprintf(why, BT_WHY_BYTES, "%.150s", err->text); // the launches may do what it cannot
+    bt_error_clear(err);
+    return BT_OK;
 }
 
 bt_status bt_cuda_whole_run(bt_device *dev, bt_cuda_whole *whole, uint32_t steps, bt_error *err) {

@@ -1,14 +1,14 @@
-// Whole-program kernels: one kernel of kernels/cuda that does what all launches of a program do, for
-// any number of steps. The source is compiled for the network: its shapes are #defines.
+// Whole-program kernels: one kernel of kernels/cuda that does what all launches of a program do,
+// for any number of steps. The source is compiled for the network: its shapes are #defines.
 #ifndef BT_DEVICE_CUDA_WHOLE_H
 #define BT_DEVICE_CUDA_WHOLE_H
 
 #include "device/cuda/net.h"
 
 typedef struct bt_gpu {
-    int capability;        // 90: Hopper
-    int sms;               // multiprocessors
-    size_t shared_max;     // bytes of shared memory that a block can have
+    int capability;    // 90: Hopper
+    int sms;           // multiprocessors
+    size_t shared_max; // bytes of shared memory that a block can have
     bt_precision precision;
 } bt_gpu;
 
@@ -21,7 +21,7 @@ typedef struct bt_whole_plan {
     unsigned grid, block, cluster;  // blocks, threads of each, blocks of a cluster (1: none)
     size_t shared_bytes;            // dynamic shared memory of a block
     size_t scratch_bytes;
-    bool resident; // its blocks wait for each other: all must be on the GPU at once
+    bool resident;           // its blocks wait for each other: all must be on the GPU at once
     char text[BT_WHY_BYTES]; // what the log says: "persistent mlp, one cluster of 16 blocks"
 } bt_whole_plan;
 
