@@ -16,7 +16,7 @@ SANITIZE ?= # address,undefined ... for an instrumented build; also give BUILD
 # What this machine has, written by the first rule below; make starts again when that has run. Goals
 # that build nothing do without.
 ifneq ($(filter-out clean format uninstall,$(or $(MAKECMDGOALS),all)),)
-COMPILERS := $(foreach tool,glslc nvcc clang++,$(shell command -v $(tool)))
+COMPILERS := found $(strip $(foreach tool,glslc nvcc clang++,$(shell command -v $(tool))))
 # (Made anew when one of them has come or gone.)
 $(shell grep -qsxF 'COMPILERS_WERE := $(COMPILERS)' $(BUILD)/config.mk || rm -f $(BUILD)/config.mk)
 include $(BUILD)/config.mk
@@ -77,7 +77,7 @@ all: $(BUILD)/bantam $(BUILD)/libbantam.a $(BUILD)/libbantam.so $(BUILD)/bantam.
 $(BUILD)/config.mk: scripts/install-deps.sh
 	@mkdir -p $(@D)
 	@CC="$(CC)" sh scripts/install-deps.sh build
-	@{ echo COMPILERS_WERE := $$(for tool in glslc nvcc clang++; do command -v $$tool; done); \
+	@{ echo 'COMPILERS_WERE := $(COMPILERS)'; \
 	if command -v glslc >/dev/null && echo '#include <vulkan/vulkan.h>' | $(CC) -E -x c - >/dev/null 2>&1; \
 	then echo 'HAVE_VULKAN := 1'; \
 	else echo 'HAVE_VULKAN :='; echo 'Without Vulkan: it needs glslc and libvulkan-dev' >&2; fi; \

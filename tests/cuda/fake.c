@@ -607,6 +607,7 @@ CUresult cuGraphAddKernelNode_v2(CUgraphNode *node, CUgraph graph, const CUgraph
                                .block = params->blockDimX};
     for (size_t i = 0; i < count; i++)
         if (add_before(graph, from[i], *node) != CUDA_SUCCESS) return INVALID_VALUE;
+    if (!params->extra) return misuse(INVALID_VALUE, "only portable kernels run here");
     return take_args(&(*node)->kernel, params->extra);
 }
 CUresult cuGraphAddEventRecordNode(CUgraphNode *node, CUgraph graph, const CUgraphNode *from,

@@ -134,7 +134,7 @@ static bt_status resolve(bt_device *dev, bt_device_program *program, bt_error *e
     if (status == BT_OK) status = resolve_launches(dev, program, special, err);
     free(special);
     size_t used = strlen(program->note);
-    if (why[0])
+    if (why[0] && !strstr(program->note, why))
         snprintf(program->note + used, sizeof program->note - used,
                  "; shapes are read at run time: %s", why);
     return status;
