@@ -395,7 +395,20 @@ static const bt_context_desc with_overrides = {.device = "cuda"};
 // written here.
 static void test_ahead(void **state) {
     (void)state;
-    static const char *const specs[] = {"mlp", "lenet", "lenet5"};
+    static const struct {
+        const char *name, *spec;
+        int batch;
+        bool trains;
+        bt_precision precision;
+    } ahead[] = {
+        {"mlp", "mlp", 64, true, BT_PRECISION_FP32},
+        {"lenet", "lenet", 64, true, BT_PRECISION_FP32},
+        {"lenet_tf32", "lenet", 64, true, BT_PRECISION_TF32},
+        {"lenet5", "lenet5", 64, true, BT_PRECISION_FP32},
+        {"mlp_eval", "mlp", 1000, false, BT_PRECISION_FP32},
+        {"lenet_eval", "lenet", 1000, false, BT_PRECISION_FP32},
+        {"lenet5_eval", "lenet5", 1000, false, BT_PRECISION_FP32},
+    };
     char path[1100], missing[256] = "";
     snprintf(path, sizeof path, "%s.txt", fake_path());
     FILE *list = fopen(path, "w");
@@ -403,18 +416,15 @@ static void test_ahead(void **state) {
     fprintf(list,
             "# Whole-program kernels that the build compiles: NAME SOURCE, and what is defined "
             "before the source.\n# Written by tests/test_cuda.c.\n\n");
-    for (int i = 0; i < 6; i++) {
-        bool trains = i < 3;
-        said s = run_net(specs[i % 3], trains ? 64 : 1000, trains, &with_overrides);
-        const char *name = trains ? "" : "_eval";
-        if (!s.plan.source) { // there is no compiler, and it is not there ahead
-            snprintf(missing, sizeof missing, "%s%s", specs[i % 3], name);
-            continue;
-        }
-        fprintf(list, "%s%s %s\n%s\n", specs[i % 3], name, s.plan.source, s.plan.defines);
-        if (!s.ahead) snprintf(missing, sizeof missing, "%s%s", specs[i % 3], name);
+    for (size_t i = 0; i < sizeof ahead / sizeof *ahead; i++) {
+        bt_context_desc desc = with_overrides;
+        desc.precision = ahead[i].precision;
+        said s = run_net(ahead[i].spec, ahead[i].batch, ahead[i].trains, &desc);
+        if (!s.ahead) snprintf(missing, sizeof missing, "%s", ahead[i].name);
+        if (!s.plan.source) continue; // there is no compiler, and it is not there ahead
+        fprintf(list, "%s %s\n%s\n", ahead[i].name, s.plan.source, s.plan.defines);
         check(s.state.graph_launches == 0 && s.counters.launches == 1, "%s: %d graphs, %d launches",
-              specs[i % 3], s.state.graph_launches, (int)s.counters.launches);
+              ahead[i].name, s.state.graph_launches, (int)s.counters.launches);
     }
     fclose(list);
     if (!bt_cuda_image_named("portable.cubin")) skip_because("this build had no nvcc");
