@@ -27,10 +27,13 @@ enum { NVRTC_SUCCESS = 0, HEADERS_MAX = 64, LOG_MAX = 1 << 20 };
 static struct {
     pthread_once_t once;
     int version;
+    char why[BT_WHY_BYTES]; // there is none
 #define X(name, parameters) int(*name) parameters;
     FUNCTIONS(X)
 #undef X
-} rtc = {.once = PTHREAD_ONCE_INIT};
+} rtc = {.once = PTHREAD_ONCE_INIT,
+         .why = "there is no NVRTC (libnvrtc.so.13 or 12) to compile it with; install it (CUDA's "
+                "toolkit has it) or name it in BANTAM_NVRTC"};
 
 static void open_compiler(void) {
     // (Where NVIDIA's packages put it, the loader does not look.)
@@ -38,10 +41,16 @@ static void open_compiler(void) {
                                         "/usr/local/cuda/lib64/libnvrtc.so"};
     const char *wish = getenv("BANTAM_NVRTC");
     bool whole = true;
-    void *library = wish && *wish ? dlopen(wish, RTLD_NOW | RTLD_LOCAL) : NULL;
-    for (size_t i = 0; i < sizeof names / sizeof *names && !library; i++)
+    bool wished = wish && *wish; // then no other will do
+    void *library = wished ? dlopen(wish, RTLD_NOW | RTLD_LOCAL) : NULL;
+    for (size_t i = 0; i < sizeof names / sizeof *names && !library && !wished; i++)
         library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-    if (!library) return;
+    if (!library) {
+        if (wished)
+            snprintf(rtc.why, sizeof rtc.why, "BANTAM_NVRTC names %.100s, which cannot be loaded",
+                     wish);
+        return;
+    }
 #define X(name, parameters)                      \
     *(void **)&rtc.name = dlsym(library, #name); \
     whole &= rtc.name != NULL;
@@ -54,10 +63,7 @@ static void open_compiler(void) {
 
 int bt_cuda_compiler(char *why, size_t why_bytes) {
     pthread_once(&rtc.once, open_compiler);
-    if (!rtc.version)
-        snprintf(why, why_bytes,
-                 "there is no NVRTC (libnvrtc.so.13 or 12) to compile it with; install it (CUDA's "
-                 "toolkit has it) or name it in BANTAM_NVRTC");
+    if (!rtc.version) snprintf(why, why_bytes, "%s", rtc.why);
     return rtc.version;
 }
 
