@@ -80,8 +80,9 @@ esac
 
 # A program built with what `make install` leaves, and the shared library.
 stage=$BUILD/tests/stage
+built=${BUILD#"$PWD"/} # as make was told: by another name it would be built anew
 rm -rf "$stage"
-if ! make -s install BUILD="$BUILD" CC="$CC" SANITIZE="${SANITIZE:-}" DESTDIR="$stage" PREFIX=/usr >"$BUILD/tests/install.log" 2>&1; then
+if ! make -s install BUILD="$built" CC="$CC" SANITIZE="${SANITIZE:-}" DESTDIR="$stage" PREFIX=/usr >"$BUILD/tests/install.log" 2>&1; then
     fail installs "$(tail -n 1 "$BUILD/tests/install.log")"
 elif [ -n "${SANITIZE:-}" ]; then
     skip installs "the shared library needs its sanitizer"
@@ -92,7 +93,7 @@ elif ! LD_LIBRARY_PATH="$stage/usr/lib" "$stage/matrix" >"$BUILD/tests/install.l
 elif ! grep -q "^Version: $(sed -n 's/.*BT_VERSION_TEXT *"\(.*\)"/\1/p' include/bantam.h)$" "$stage/usr/lib/pkgconfig/bantam.pc"; then
     fail installs "bantam.pc names another version than bantam.h"
 else
-    make -s uninstall BUILD="$BUILD" DESTDIR="$stage" PREFIX=/usr
+    make -s uninstall BUILD="$built" DESTDIR="$stage" PREFIX=/usr
     verdict installs "$(find "$stage/usr" -type f -o -type l | sed 's/$/ stays after uninstall/')"
 fi
 
