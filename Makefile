@@ -33,7 +33,7 @@ endif
 # Instrumented code confuses gcc's flow analysis: there a warning is no error.
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla \
             $(if $(strip $(SANITIZE)),-Wno-format-truncation -Wno-maybe-uninitialized,-Werror)
-CFLAGS   ?= $(if $(strip $(SANITIZE)),-O1,-O3) -g
+CFLAGS   ?= $(if $(strip $(SANITIZE)),-O1 -g,-O3 -g1)
 FLAGS    := -std=c17 -D_GNU_SOURCE -Iinclude -Isrc -Itools -Ikernels -I$(GEN) $(CFLAGS) -ffp-contract=off -fPIC -fvisibility=hidden \
             $(WARNINGS) $(CPPFLAGS)
 LINK     := -pthread $(LDFLAGS)
@@ -101,6 +101,8 @@ define compile
 @$(CC) $(FLAGS) $1 -MMD -MP -c -o $@ $<
 endef
 
+$(BUILD)/obj/tools/%.o: tools/%.c $(BUILD)/flags
+	$(call compile)
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags | $(GEN)/kernels_gen.h
 	$(call compile)
 $(BUILD)/obj/gen/%.o: $(GEN)/%.c $(BUILD)/flags
@@ -119,9 +121,8 @@ $(BUILD)/obj/%.avx512.o: %.c $(BUILD)/flags | $(GEN)/kernels_gen.h
 # ---- Kernels --------------------------------------------------------------------------------
 
 # The translator is built first; the rest of the library includes what it writes.
-$(BUILD)/kc: $(wildcard tools/kc/*.[ch]) $(BUILD)/flags
-	@echo "  CC  kc"
-	@$(CC) $(FLAGS) $(LINK) -o $@ $(filter %.c,$^)
+$(BUILD)/kc: $(KC_SOURCES:%.c=$(BUILD)/obj/%.o) $(BUILD)/obj/tools/kc/main.o
+	@$(CC) $(LINK) -o $@ $^
 
 $(GEN)/kernels_gen.h: $(BUILD)/kc $(KERNELS)
 	@mkdir -p $(@D)

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Runs the test programs one after the other, each in its own process, and adds up. Prints one
-# line per program, one per failure with its reason, one per skipped test; the last line is
-# "N passed, N failed, N skipped". Arguments: names of programs (test_ops ...); none: all.
-# Every program speaks TAP as cmocka writes it; its whole output is in BUILD/tests/NAME.log.
+# Runs the test programs, one on each core, and adds up. Prints one line per program, one per failure
+# with its reason, one per skipped test; the last line is "N passed, N failed, N skipped".
+# Arguments: names of programs (test_ops ...); none: all. JOBS says how many run at a time.
+# Every program speaks TAP as cmocka writes it; its whole output is in BUILD/tests/NAME.log, and what
+# is printed of it in NAME.report.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 BUILD=${BUILD:-build}
@@ -39,10 +40,8 @@ END { flush()
         printf "FAIL %s: ended with status %d after %d of %d tests: %s\n", program, status, seen, planned, last }
     printf "= %d %d %d\n", passed, failed, skipped }'
 
-all_passed=0 all_failed=0 all_skipped=0
-start_all=$(date +%s)
-
-run() { # NAME COMMAND...
+# What is printed of a program; the last line, for the totals, is "= passed failed skipped".
+report() { # NAME COMMAND...
     name=$1
     shift
     log=$BUILD/tests/$name.log
@@ -51,45 +50,73 @@ run() { # NAME COMMAND...
     status=$?
     messages=$(awk -v program="$name" -v status="$status" "$read_tap" "$log")
     printf '%s\n' "$messages" | grep -v '^= '
-    # shellcheck disable=SC2046
-    set -- $(printf '%s\n' "$messages" | sed -n 's/^= //p')
-    all_passed=$((all_passed + $1)) all_failed=$((all_failed + $2)) all_skipped=$((all_skipped + $3))
-    echo "$name: $1 passed, $2 failed, $3 skipped ($(($(date +%s) - start)) s)"
+    totals=$(printf '%s\n' "$messages" | grep '^= ')
+    # shellcheck disable=SC2086
+    set -- $totals
+    echo "$name: $2 passed, $3 failed, $4 skipped ($(($(date +%s) - start)) s)"
     # What a sanitizer or a crash printed helps more than its name.
-    if [ "$2" -gt 0 ]; then grep -nE 'ERROR: .*Sanitizer|WARNING: ThreadSan|runtime error:|SUMMARY:' "$log" | head -n 5; fi
+    if [ "$3" -gt 0 ]; then grep -nE 'ERROR: .*Sanitizer|WARNING: ThreadSan|runtime error:|SUMMARY:' "$log" | head -n 5; fi
+    echo "$totals"
 }
 
-wanted() { [ -z "$only" ] || case " $only " in *" $1 "*) ;; *) false ;; esac; }
-only="$*"
-mkdir -p "$BUILD/tests"
-for source in tests/test_*.c tests/test_*.sh tests/test_*.py; do
-    [ -e "$source" ] || continue
-    name=$(basename "$source" | sed 's/\.[a-z]*$//')
-    wanted "$name" || continue
-    case $source in
+absent() { # NAME REASON
+    echo "SKIP $1: $2"
+    echo "= 0 0 1"
+}
+
+program() { # SOURCE NAME
+    case $1 in
     *.c)
-        if [ "$name" = test_cuda ] && ! grep -q '^HAVE_CUDA := .' "$BUILD/config.mk"; then
-            echo "SKIP $name: this build has no CUDA (it needs nvcc or clang)"
-            all_skipped=$((all_skipped + 1))
+        if [ "$2" = test_cuda ] && ! grep -q '^HAVE_CUDA := .' "$BUILD/config.mk"; then
+            absent "$2" "this build has no CUDA (it needs nvcc or clang)"
         else
-            run "$name" $prefix "$BUILD/tests/$name"
+            report "$2" $prefix "$BUILD/tests/$2"
         fi
         ;;
-    *.sh) run "$name" sh "$source" ;;
+    *.sh) report "$2" sh "$1" ;;
     *.py)
-        python=
-        for candidate in python3 /usr/bin/python3; do
-            if $candidate -c 'import torch' >/dev/null 2>&1; then python=$candidate; fi
+        for python in /usr/bin/python3 python3; do
+            if $python -c 'import torch' >/dev/null 2>&1; then
+                report "$2" "$python" "$1"
+                return
+            fi
         done
-        if [ -z "$python" ]; then
-            echo "SKIP $name: no Python with torch here (Debian: python3-torch)"
-            all_skipped=$((all_skipped + 1))
-        else
-            run "$name" "$python" "$source"
-        fi
+        absent "$2" "no Python with torch here (Debian: python3-torch)"
         ;;
     esac
+}
+
+name() { basename "$1" | sed 's/\.[a-z]*$//'; }
+
+if [ "${1:-}" = --one ]; then # SOURCE, from below
+    report=$BUILD/tests/$(name "$2").report
+    program "$2" "$(name "$2")" >"$report.new"
+    grep -v '^= ' "$report.new"
+    mv "$report.new" "$report"
+    exit 0
+fi
+
+mkdir -p "$BUILD/tests"
+start=$(date +%s)
+wanted=
+# (The scripts first: they take longest, and no core shall wait for them at the end.)
+for source in tests/test_*.sh tests/test_*.py tests/test_*.c; do
+    [ -e "$source" ] || continue
+    case " ${*:-$(name "$source")} " in *" $(name "$source") "*) ;; *) continue ;; esac
+    rm -f "$BUILD/tests/$(name "$source").report"
+    wanted="$wanted $source"
 done
-echo "Took $(($(date +%s) - start_all)) s; the output of each program is in $BUILD/tests/"
-echo "$all_passed passed, $all_failed failed, $all_skipped skipped"
-[ "$all_failed" -eq 0 ]
+[ -n "$wanted" ] || { echo "No test program is called $*; they are tests/test_*" && exit 1; }
+# shellcheck disable=SC2086
+printf '%s\n' $wanted | xargs -P "${JOBS:-$(nproc)}" -n 1 sh tests/run.sh --one
+
+passed=0 failed=0 skipped=0
+for source in $wanted; do
+    # shellcheck disable=SC2046
+    set -- $(sed -n 's/^= //p' "$BUILD/tests/$(name "$source").report" 2>/dev/null)
+    [ $# -eq 3 ] || { echo "FAIL $(name "$source"): its run was ended from outside"; set -- 0 1 0; }
+    passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + $3))
+done
+echo "Took $(($(date +%s) - start)) s; the output of each program is in $BUILD/tests/"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
