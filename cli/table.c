@@ -28,14 +28,19 @@ static void print_cell(const column *c, const json_t *cell) {
 void table_begin(table *t, const column *columns, int count, bool silent) {
     *t = (table){columns, count, silent, json_array()};
     for (int i = 0; i < count && !silent; i++)
-        printf("%s%*s", i ? "  " : "", width_of(&columns[i]), columns[i].title);
+        if (*columns[i].title)
+            printf("%s%*s", i ? "  " : "", width_of(&columns[i]), columns[i].title);
     if (!silent) putchar('\n');
 }
 
 void table_add(table *t, json_t *row) {
     for (int i = 0; i < t->count && !t->silent; i++) {
+        json_t *cell = json_object_get(row, t->columns[i].key);
+        // (An empty text of any width has no room: the next one, a reason say, takes its place.)
+        bool fits = !strcmp(t->columns[i].format, "%s");
+        if (fits && json_is_string(cell) && !json_string_length(cell)) continue;
         if (i) fputs("  ", stdout);
-        print_cell(&t->columns[i], json_object_get(row, t->columns[i].key));
+        print_cell(&t->columns[i], cell);
     }
     if (!t->silent) putchar('\n');
     json_array_append_new(t->rows, row);

@@ -4,7 +4,7 @@
 #include "support.h"
 
 #include "device/cpu/cpu.h"
-#include "device/cuda/net.h"
+#include "device/cuda/whole.h"
 #include "nets.h"
 #include "tensor/graph.h"
 
@@ -201,6 +201,66 @@ static void test_every_launch_counts(void **state) {
     bt_close(ctx);
 }
 
+// ---- Texts of whole-program kernels -------------------------------------------------------------
+
+// Compiles, as far as clang can without CUDA, what NVRTC would be given for the network last seen,
+// for every whole-program kernel that takes it. How many those are.
+static int compile_texts(const char *what, bt_precision precision) {
+    const bt_gpu hopper = {90, 132, 232448, precision};
+    int taken = 0;
+    for (const bt_whole *const *whole = bt_wholes; *whole; whole++) {
+        bt_whole_plan plan = {0};
+        if (!(*whole)->plan(&seen, &hopper, &plan, why)) continue;
+        char path[1100], command[4096];
+        snprintf(path, sizeof path, "%s/%s.cu", scratch(), (*whole)->name);
+        FILE *file = fopen(path, "w");
+        check(file != NULL, "%s cannot be written", path);
+        fprintf(file, "%s\n#include \"args.h\"\n#include \"%s\"\n", plan.defines, plan.source);
+        fclose(file);
+        snprintf(command, sizeof command,
+                 "clang++ -x cuda --cuda-device-only -nocudainc -nocudalib --cuda-gpu-arch=sm_86 "
+                 "-std=c++17 -fsyntax-only -Wno-unknown-cuda-version -Wno-cuda-compat -include "
+                 "tests/cuda/toolkit.h "
+                 "-Ikernels/cuda '%s' >&2",
+                 path);
+        check(system(command) == 0, "%s for %s does not compile; defines:\n%s", plan.source, what,
+              plan.defines);
+        taken++;
+    }
+    return taken;
+}
+
+static void test_texts_compile(void **state) {
+    (void)state;
+    if (system("command -v clang++ >/dev/null")) skip_because("no clang++ here");
+    static const char *const specs[] = {"mlp",
+                                        "lenet",
+                                        "lenet5",
+                                        "fc256,relu,fc128,relu,fc10",
+                                        "conv6x3,relu,pool2,conv12x3,relu,pool2,fc32,relu,fc10",
+                                        "conv4x3p1,tanh,pool2,fc20,sigmoid,fc10"};
+    static const int batches[] = {64, 50, 1000};
+    bt_context *ctx = open_spy();
+    for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
+        trained net = make(ctx, specs[i]);
+        for (bt_precision p = BT_PRECISION_FP32; p <= BT_PRECISION_BF16; p++)
+            check(understood && compile_texts(specs[i], p) == 1, "%s: who trains it?", specs[i]);
+        bt_evaluation e;
+        for (size_t b = 0; b < sizeof batches / sizeof *batches; b++) {
+            ok(ctx, bt_evaluate(ctx, net.model, net.set, batches[b], &e, NULL));
+            check(understood, "evaluation of %s: %s", specs[i], why);
+            check(compile_texts(specs[i], BT_PRECISION_FP32) > 0, "%s: who evaluates it?",
+                  specs[i]);
+        }
+        uint8_t images[784] = {0};
+        float probabilities[10];
+        ok(ctx, bt_predict(ctx, net.model, images, 1, probabilities));
+        check(understood && compile_texts(specs[i], BT_PRECISION_FP32) > 0, "prediction of %s: %s",
+              specs[i], why);
+    }
+    bt_close(ctx);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_mlp),
@@ -210,6 +270,7 @@ int main(void) {
         cmocka_unit_test(test_every_launch_counts),
         cmocka_unit_test(test_reshape),
         cmocka_unit_test(test_loss_inside),
+        cmocka_unit_test(test_texts_compile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
