@@ -145,11 +145,10 @@ $(GEN)/spirv.c: $(BUILD)/kc $(KERNELS)
 # networks that kernels/cuda/ahead.txt names. Their sources go along, for NVRTC.
 CUDA_TEXTS := $(sort $(wildcard kernels/cuda/*.cu kernels/cuda/*.cuh kernels/cuda/*.h kernels/cuda/*.txt))
 CUDA_LARGE := $(basename $(notdir $(filter kernels/cuda/gemm%.cu kernels/cuda/conv%.cu,$(CUDA_TEXTS))))
-CUDA_ANY   := $(basename $(notdir $(shell grep -lis '^//.*any GPU' $(CUDA_LARGE:%=kernels/cuda/%.cu) /dev/null)))
 # (Under a sanitizer nobody trains on a GPU: PTX will do.)
 CUDA_AHEAD := $(if $(strip $(SANITIZE)),,$(shell awk '!/^\#/ && NF == 2 { print $$1 }' kernels/cuda/ahead.txt 2>/dev/null))
 CUDA_CODE  := portable.ptx $(if $(filter nvcc,$(HAVE_CUDA)$(if $(strip $(SANITIZE)),-)),portable.cubin $(CUDA_LARGE:%=%.cubin) \
-              $(CUDA_ANY:%=%.ptx) $(CUDA_AHEAD:%=ahead_%.cubin))
+              $(CUDA_AHEAD:%=ahead_%.cubin))
 CUDA_CODE  := $(addprefix $(GEN)/cuda/,$(CUDA_CODE))
 NVCC_FLAGS := -std=c++17 -O3 -Ikernels/cuda -I$(GEN)/cuda -diag-suppress 177
 
@@ -185,11 +184,9 @@ $(GEN)/cuda/ahead_%.cubin: $(GEN)/cuda/ahead_%.cu
 $(GEN)/cuda/math.cuh: $(BUILD)/kc $(KERNELS)
 	@mkdir -p $(@D)
 	@$< cuda matmul $(KERNELS) | sed '/^struct bt_matmul_args/,$$d' > $@
-$(CUDA_LARGE:%=$(GEN)/cuda/%.cubin) $(CUDA_ANY:%=$(GEN)/cuda/%.ptx): $(GEN)/cuda/math.cuh
+$(CUDA_LARGE:%=$(GEN)/cuda/%.cubin): $(GEN)/cuda/math.cuh
 $(GEN)/cuda/%.cubin: kernels/cuda/%.cu
 	$(call nvcc,-cubin,sm_90a)
-$(GEN)/cuda/%.ptx: kernels/cuda/%.cu
-	$(call nvcc,-ptx,compute_80)
 CUDA_IMAGES := $(CUDA_CODE) $(GEN)/cuda/portable.cu $(CUDA_TEXTS)
 $(GEN)/cuda_images.c: $(CUDA_IMAGES) scripts/embed.sh $(BUILD)/sources
 	@sh scripts/embed.sh $(CUDA_IMAGES) > $@

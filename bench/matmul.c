@@ -53,7 +53,7 @@ static double error_of(const product *p) {
 static bt_status median_time(bt_context *ctx, bt_program *program, double *out) {
     uint32_t steps = 1;
     double seconds[REPEATS], start, spent = 0;
-    for (; spent < 0.2; steps *= 2) {
+    for (; spent < 0.05; steps *= 2) {
         start = now();
         bt_status status = bt_program_run(ctx, program, steps);
         if (status != BT_OK) return status;

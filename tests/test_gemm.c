@@ -82,6 +82,7 @@ static int expand(bt_precision precision, bt_launch *launch, bt_cuda_node *nodes
     for (int i = 0; taken && i < count; i++) {
         assert_true(nodes[i].one && nodes[i].args_bytes <= BT_CUDA_ARGS_BYTES);
         assert_true(nodes[i].grid[0] > 0 && nodes[i].grid[1] > 0 && nodes[i].grid[2] > 0);
+        assert_true(nodes[i].cluster == 0 || nodes[i].grid[0] % nodes[i].cluster == 0);
         assert_true(nodes[i].grid[1] <= 65535 && nodes[i].grid[2] <= 65535);
     }
     for (int i = 0; i < maps; i++) // all that is described was allocated
@@ -123,13 +124,28 @@ static void large_products_are_taken(void **state) {
     bt_launch fits = matmul(4096, 4096, 4096, 1, 0);
     assert_int_equal(expand(BT_PRECISION_FP32, &fits, nodes), 1); // both lie as they should
     assert_int_equal(expand(BT_PRECISION_FP32, &square, nodes), 2);
-    assert_int_equal(expand(BT_PRECISION_FP32, &odd, nodes), 3);
+    assert_int_equal(expand(BT_PRECISION_FP32, &odd, nodes), 2);
     for (int i = BT_PRECISION_TF32; i <= BT_PRECISION_BF16; i++) {
-        assert_int_equal(expand((bt_precision)i, &square, nodes), 3);
-        assert_int_equal(nodes[2].cluster, 2);
-        assert_int_equal(nodes[2].grid[0] % 2, 0);
-        assert_int_equal(expand((bt_precision)i, &odd, nodes), 3);
+        assert_int_equal(expand((bt_precision)i, &square, nodes), 2);
+        assert_int_equal(nodes[0].grid[0], 2 * 64 * 64); // tiles of both operands
+        assert_int_equal(nodes[1].cluster, 2);
+        assert_int_equal(nodes[1].grid[0] % 2, 0);
+        assert_int_equal(expand((bt_precision)i, &odd, nodes), 2);
     }
+}
+
+// Where there are fewer tiles than the chip has room for, blocks share the depth of one.
+static void few_tiles_are_split(void **state) {
+    bt_cuda_node nodes[BT_CUDA_NODES_MAX];
+    (void)state;
+    if (!is_built()) return;
+    bt_launch many = matmul(4096, 4096, 4096, 1, 0), few = matmul(1024, 1024, 1024, 1, 0);
+    assert_int_equal(expand(BT_PRECISION_FP32, &many, nodes), 1);
+    assert_int_equal(nodes[0].cluster, 1);
+    assert_int_equal(nodes[0].grid[0], 32 * 32);
+    assert_int_equal(expand(BT_PRECISION_FP32, &few, nodes), 1);
+    assert_int_equal(nodes[0].cluster, 2);
+    assert_int_equal(nodes[0].grid[0], 8 * 8 * 2);
 }
 
 static void small_ones_are_not(void **state) {
@@ -153,9 +169,8 @@ static void batches(void **state) {
     bt_matmul_args args = {.m = 500, .n = 700, .k = 301, .batch1 = 4, .batch2 = 5};
     args.a_step[0] = 5 * 500 * 301, args.a_step[1] = 500 * 301; // b is one for all
     bt_launch launch = launch_of(BT_KERNEL_matmul, &args, sizeof args);
-    assert_int_equal(expand(BT_PRECISION_BF16, &launch, nodes), 3);
-    assert_int_equal(nodes[0].grid[2], 20);
-    assert_int_equal(nodes[1].grid[2], 1);
+    assert_int_equal(expand(BT_PRECISION_BF16, &launch, nodes), 2);
+    assert_int_equal(nodes[0].grid[0], 8 * 5 * 20 + 11 * 5);
     assert_int_equal(expand(BT_PRECISION_FP32, &launch, nodes), 2); // b lies as it should
 }
 
@@ -183,6 +198,7 @@ static void convolutions(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(large_products_are_taken),
+        cmocka_unit_test(few_tiles_are_split),
         cmocka_unit_test(small_ones_are_not),
         cmocka_unit_test(batches),
         cmocka_unit_test(convolutions),

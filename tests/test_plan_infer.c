@@ -65,12 +65,15 @@ static void test_takes(void **state) {
     char why[BT_WHY_BYTES];
     bt_whole_plan plan = plan_of(&bt_whole_infer_mlp, mlp(128, 10000), &hopper, why);
     check(plan.source, "not taken: %s", why);
-    check(plan.resident && plan.grid % plan.cluster == 0 && plan.grid <= 132, "%u blocks",
-          plan.grid);
+    check(plan.cluster == 2 && plan.grid == 132, "%u blocks of %u", plan.grid, plan.cluster);
     check(strstr(plan.defines, "#define PRODUCTS 3\n"), "defines: %s", plan.defines);
-    plan = plan_of(&bt_whole_infer_mlp, mlp(256, 100), &hopper, why);
-    check(plan.source && plan.shared_bytes < hopper.shared_max, "%zu bytes, %s", plan.shared_bytes,
-          why);
+    for (uint32_t hidden = 10; hidden <= 1024; hidden += 78) {
+        plan = plan_of(&bt_whole_infer_mlp, mlp(hidden, 100), &hopper, why);
+        check(plan.source && plan.shared_bytes < hopper.shared_max, "%u units: %zu bytes, %s",
+              hidden, plan.shared_bytes, why);
+        check(plan.cluster > 1 && plan.grid % plan.cluster == 0 && plan.grid <= 132,
+              "%u units: %u blocks of %u", hidden, plan.grid, plan.cluster);
+    }
     plan = plan_of(&bt_whole_infer_cnn, lenet(10000), &hopper, why);
     check(plan.source && plan.shared_bytes == 76032, "%zu bytes, %s", plan.shared_bytes, why);
     for (uint32_t batch = 1; batch <= 32; batch += 31) {
@@ -94,7 +97,7 @@ static void test_steps_aside(void **state) {
     refuses(&bt_whole_infer_one, mlp(128, 33), &hopper, "33 images");
     refuses(&bt_whole_infer_one, mlp(65536, 1), &hopper, "shared memory");
     refuses(&bt_whole_infer_one, mlp(128, 1), &ampere, "is for 9.0");
-    refuses(&bt_whole_infer_mlp, mlp(2048, 100), &hopper, "2048 outputs");
+    refuses(&bt_whole_infer_mlp, mlp(2048, 100), &hopper, "2048 outputs of 784 pixels");
     refuses(&bt_whole_infer_mlp, lenet(100), &hopper, "convolutions");
     refuses(&bt_whole_infer_mlp, mlp(128, 100), &other, "10.0");
     refuses(&bt_whole_infer_cnn, mlp(128, 100), &hopper, "0 convolutions");

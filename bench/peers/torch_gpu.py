@@ -7,7 +7,8 @@ loss through torch.compile (max-autotune) and the whole step as a CUDA graph. A 
 Shuffling is not timed; the last batch wraps around. Prints seconds per epoch, the median of the requested epochs.
 usage: torch_gpu.py NET BATCH eager|graph|compile EPOCHS FOLDER [fp32|tf32] [STEPS-PER-GRAPH]
        NET: mlp, lenet, lenet5 or layers; FOLDER has the four IDX files; TF32 is allowed unless fp32 is asked for
-       torch_gpu.py matmul SIZE      prints TFLOP/s of a product in f32, in TF32, and of bf16 operands
+       torch_gpu.py matmul SIZE...   prints, for each N or MxNxK, TFLOP/s of a product in f32, in TF32, of bf16 operands,
+                                     and in bf16 of f32 operands, which autocast converts each time
 """
 import sys
 import time
@@ -78,27 +79,35 @@ def epochs(name, batch, mode, count, folder, repeats):
     print(f"{sorted(times[1:])[count // 2]:.5f}")
 
 
-def matmul(n):
+def matmul(size):
+    m, n, k = (int(word) for word in (size if "x" in size else f"{size}x{size}x{size}").split("x"))
+    operands = [torch.rand(shape, device="cuda").mul(2).sub(1) for shape in ((m, k), (k, n))]
+    repeats = max(5, int(0.1 * 4e14 / (2 * m * n * k)))
     rates = []
-    for dtype, tf32 in ((torch.float32, False), (torch.float32, True), (torch.bfloat16, True)):
+    for dtype, tf32, autocast in ((torch.float32, False, False), (torch.float32, True, False),
+                                  (torch.bfloat16, True, False), (torch.float32, True, True)):
         torch.backends.cuda.matmul.allow_tf32 = tf32
-        a, b = (torch.rand(n, n, device="cuda").mul(2).sub(1).to(dtype) for _ in range(2))
+        a, b = (x.to(dtype) for x in operands)
+        with torch.autocast("cuda", torch.bfloat16, enabled=autocast, cache_enabled=False):
+            run = capture(lambda: a @ b, 1)
         for _ in range(5):
-            a @ b
+            run()
         torch.cuda.synchronize()
         start = time.perf_counter()
-        for _ in range(20):
-            a @ b
+        for _ in range(repeats):
+            run()
         torch.cuda.synchronize()
-        rates.append(2e-12 * n**3 * 20 / (time.perf_counter() - start))
-    print(" ".join(f"{rate:.1f}" for rate in rates))
+        rates.append(2e-12 * m * n * k * repeats / (time.perf_counter() - start))
+    print(size, " ".join(f"{rate:.1f}" for rate in rates))
 
 
 def main():
     torch.manual_seed(0)
     words = sys.argv[1:]
     if words[0] == "matmul":
-        return matmul(int(words[1]))
+        for size in words[1:]:
+            matmul(size)
+        return
     tf32 = "fp32" not in words[5:]
     repeats = [int(word) for word in words[5:] if word.isdigit()]
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32

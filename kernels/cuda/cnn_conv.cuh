@@ -17,6 +17,8 @@ namespace cnn {
 
 // fp16 has few small numbers: gradients are multiplied by this before they are split.
 constexpr float SLOPE_SCALE = 1024;
+// For gradients as exact as f32 weights are, too: the low half of one below 1/8 is a small number.
+constexpr float WEIGHT_SCALE = EXACT ? 256 : 1;
 
 // Where the lane stands in an operand: ldmatrix takes rows from lanes in four groups of eight; mma
 // gives lane (g, t) rows g and g + 8, columns 2t and 2t + 1 of the result.
@@ -110,6 +112,16 @@ DEVICE float load_output(const float *shared, int slot, int image, int channel, 
 // Of a tile, two neighbouring rows g then have two pixels each of two channels; they trade, and
 // each gets a channel whole.
 
+// Groups of four tiles: which image, and the first tile. (Divisions cost, so there is none where a
+// block does one image at once.)
+template <int L> DEVICE int slot_of(int group) {
+    return AT_ONCE > 1 ? group / ConvShape<L>::GROUPS : 0;
+}
+
+template <int L> DEVICE int tile_of(int group) {
+    return 4 * (group - slot_of<L>(group) * ConvShape<L>::GROUPS);
+}
+
 // The first of the largest of four.
 DEVICE int largest(const float (&v)[4], float &most) {
     int where = v[1] > v[0], other = v[3] > v[2] ? 3 : 2;
@@ -153,12 +165,12 @@ DEVICE void finish_tiles(float *shared, int first, int slot, int tile, int o, co
     }
 }
 
-// A weight of convolution L, 0 outside.
+// A weight of convolution L as it is split, 0 outside.
 template <int L> DEVICE float weight(const float *shared, int o, int c, int tap) {
     using S = ConvShape<L>;
     bool inside = (S::WHOLE_O || o < S::O) && (S::WHOLE_C || c < S::C) && tap < S::TAPS;
     int at = (o * S::C + c) * S::TAPS + tap;
-    return inside ? shared[AT.params + conv_first(L) + at] : 0.f;
+    return inside ? shared[AT.params + conv_first(L) + at] * WEIGHT_SCALE : 0.f;
 }
 
 // The first convolution: the inner dimension of the product is pairs of neighbouring pixels of the
@@ -209,8 +221,8 @@ DEVICE void image_forward(float *shared, int first, int thread) {
         u32 a[each][P::STEPS][4];
 #pragma unroll
         for (int i = 0; i < each; i++) {
-            int group = min(item + i, groups - 1), slot = group / S::GROUPS;
-            int tile = min(group % S::GROUPS * 4 + lane.g / 2, S::TILES - 1);
+            int group = min(item + i, groups - 1), slot = slot_of<0>(group);
+            int tile = min(tile_of<0>(group) + lane.g / 2, S::TILES - 1);
             const u32 *here =
                 image + slot * S::C * S::PLANE / 2 + tile / S::TILES_X * S::ROW + tile % S::TILES_X;
 #pragma unroll
@@ -232,8 +244,9 @@ DEVICE void image_forward(float *shared, int first, int thread) {
             if (item + i >= groups) continue;
 #pragma unroll
             for (int j = 0; j < 4; j++) sum[i][j] += low[i][j];
-            finish_tiles<0>(shared, first, (item + i) / S::GROUPS, (item + i) % S::GROUPS * 4,
-                            8 * block + 2 * lane.t, sum[i], BYTE_UNIT / 255, lane);
+            finish_tiles<0>(shared, first, slot_of<0>(item + i), tile_of<0>(item + i),
+                            8 * block + 2 * lane.t, sum[i],
+                            BYTE_UNIT / (255 * WEIGHT_SCALE), lane);
         }
     }
 }
@@ -272,8 +285,8 @@ template <int L> DEVICE void conv_forward(float *shared, int first, int thread) 
         u32 at[2]; // two groups of tiles at once
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            int group = min(2 * item + i, S::GROUPS * AT_ONCE - 1), slot = group / S::GROUPS;
-            int tile = min(group % S::GROUPS * 4 + lane.row / 2, S::TILES - 1);
+            int group = min(2 * item + i, S::GROUPS * AT_ONCE - 1), slot = slot_of<L>(group);
+            int tile = min(tile_of<L>(group) + lane.row / 2, S::TILES - 1);
             int y = tile / S::TILES_X * 2 + lane.matrix % 2,
                 x = tile % S::TILES_X * 2 + lane.row % 2;
             at[i] = input + input_at<L>(slot, 0, y * S::IN_ROW + x);
@@ -307,8 +320,8 @@ template <int L> DEVICE void conv_forward(float *shared, int first, int thread) 
                 partial[((group * S::O_SHARE + block) * parts + part) * 32 + lane.id] =
                     make_float4(sum[i][0], sum[i][1], sum[i][2], sum[i][3]);
             } else if (group < S::GROUPS * AT_ONCE) {
-                finish_tiles<L>(shared, first, group / S::GROUPS, group % S::GROUPS * 4,
-                                8 * block + 2 * lane.t, sum[i], 1, lane);
+                finish_tiles<L>(shared, first, slot_of<L>(group), tile_of<L>(group),
+                                8 * block + 2 * lane.t, sum[i], 1 / WEIGHT_SCALE, lane);
             }
         }
     }
@@ -323,8 +336,8 @@ template <int L> DEVICE void conv_forward(float *shared, int first, int thread) 
                 sum[0] += more.x, sum[1] += more.y, sum[2] += more.z, sum[3] += more.w;
             }
             int block = unit % S::O_SHARE, group = unit / S::O_SHARE;
-            finish_tiles<L>(shared, first, group / S::GROUPS, group % S::GROUPS * 4,
-                            8 * block + 2 * lane.t, sum, 1, lane);
+            finish_tiles<L>(shared, first, slot_of<L>(group), tile_of<L>(group),
+                            8 * block + 2 * lane.t, sum, 1 / WEIGHT_SCALE, lane);
         }
     }
 }
@@ -478,8 +491,9 @@ DEVICE void input_slope(float *shared, int slot, int tile, int block, const Lane
     for (int j = 0; j < 4; j += 2) {
         int p = 16 * tile + lane.g + 4 * j, c = 8 * block + 2 * lane.t;
         if (p < S::H * S::W && c < S::C) {
-            conv_take_slopes<L - 1>(shared, slot, c, p / S::W, p % S::W, sum[0][j] + sum[1][j],
-                                    sum[0][j + 1] + sum[1][j + 1]);
+            conv_take_slopes<L - 1>(shared, slot, c, p / S::W, p % S::W,
+                                    (sum[0][j] + sum[1][j]) * (1 / WEIGHT_SCALE),
+                                    (sum[0][j + 1] + sum[1][j + 1]) * (1 / WEIGHT_SCALE));
         }
     }
 }

@@ -30,18 +30,19 @@ template <int TILE_M> struct share {
 // ---- y = f(weight * x + bias) -----------------------------------------------------------------
 
 static __device__ __forceinline__ unsigned conv_tiles(const bt_conv_gemm_args &g, unsigned tile_m) {
-    return (g.rows + tile_m - 1) / tile_m * ((g.samples * g.plane + TILE_N - 1) / TILE_N);
+    return (g.out.rows + tile_m - 1) / tile_m *
+           ((g.out.samples * g.out.plane + TILE_N - 1) / TILE_N);
 }
 
 template <typename PRODUCTS, int TILE_M>
 static __device__ __forceinline__ void conv_fetch(const bt_conv_gemm_args &g,
                                                   gemm_ring<TILE_M, TILE_N, STAGES> &ring) {
     ring_place<STAGES> at;
-    unsigned tall = (g.rows + TILE_M - 1) / TILE_M;
+    unsigned tall = (g.out.rows + TILE_M - 1) / TILE_M;
     for (unsigned index = blockIdx.x; index < conv_tiles(g, TILE_M); index += gridDim.x) {
         unsigned row = index % tall * TILE_M, position = index / tall * TILE_N;
-        for (unsigned tap = 0; tap < g.taps; tap++) {
-            int place = (int)(position + tap / g.kw * g.pitch + tap % g.kw) + g.shift;
+        for (unsigned tap = 0; tap < g.out.taps; tap++) {
+            int place = (int)(position + tap / g.out.kw * g.out.pitch + tap % g.out.kw) + g.shift;
             for (unsigned step = 0; step < g.steps; step++, at.advance()) {
                 u64 *full = &ring.full[at.stage];
                 barrier_wait(&ring.empty[at.stage], at.parity ^ 1);
@@ -54,52 +55,25 @@ static __device__ __forceinline__ void conv_fetch(const bt_conv_gemm_args &g,
     }
 }
 
-// The sums of this thread: those of rows row and row + 8 at two positions of every eight.
-template <int COUNT>
-static __device__ __forceinline__ void conv_store(const bt_conv_gemm_args &g,
-                                                  const float (&sum)[COUNT], unsigned row,
-                                                  unsigned position) {
-    float bias[2] = {0.0f, 0.0f};
-    bool pairs = g.w % 2 == 0; // then both are in the image, or none
-    pixel here(g, position);
-    for (int half = 0; half < 2; half++)
-        if (g.bias && row + half * 8 < g.rows) bias[half] = g.bias[row + half * 8];
-#pragma unroll
-    for (int j = 0; j < COUNT / 4; j++, here.move(g, 8)) {
-        if (!here.is_in(g)) continue; // (the second is right of the first, as the pitch is even)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            if (row + half * 8 >= g.rows) continue;
-            float *to = g.y + here.at(g, row + half * 8);
-            float first = conv_epilogue(g, sum[j * 4 + half * 2] + bias[half]);
-            float second = conv_epilogue(g, sum[j * 4 + half * 2 + 1] + bias[half]);
-            if (pairs) {
-                *(float2 *)to = make_float2(first, second);
-            } else {
-                to[0] = first;
-                if (here.x + 1 < g.w) to[1] = second;
-            }
-        }
-    }
-    if (conv_unfinished(g))
-        for (int j = 0; j < COUNT / 4; j++)
-            conv_finish(g, row, row + 16, 8, position + j * 8, 2);
-}
-
 template <typename PRODUCTS, int TILE_M>
 static __device__ __forceinline__ void conv_multiply(const bt_conv_gemm_args &g,
-                                                     gemm_ring<TILE_M, TILE_N, STAGES> &ring) {
+                                                     gemm_ring<TILE_M, TILE_N, STAGES> &ring,
+                                                     store_room &room) {
     unsigned half = threadIdx.x / GROUP_THREADS - 1, thread = threadIdx.x % GROUP_THREADS;
-    unsigned tall = (g.rows + TILE_M - 1) / TILE_M;
+    unsigned tall = (g.out.rows + TILE_M - 1) / TILE_M;
     unsigned top = share<TILE_M>::row(half), left = share<TILE_M>::column(half);
     ring_place<STAGES> at;
     float sum[share<TILE_M>::COLUMNS / 2];
     for (unsigned index = blockIdx.x; index < conv_tiles(g, TILE_M); index += gridDim.x) {
-        multiply_stages<PRODUCTS>(sum, ring, at, g.taps * g.steps, top, left, [&](unsigned stage) {
-            if (thread == 0) barrier_arrive(&ring.empty[stage]);
+        multiply_stages<PRODUCTS>(sum, ring, at, g.out.taps * g.steps, top, left,
+                                  [&](unsigned stage) {
+                                      if (thread == 0) barrier_arrive(&ring.empty[stage]);
+                                  });
+        unsigned row = index % tall * TILE_M + top + thread / 32 * STORE_ROWS;
+        unsigned rows = rows_left(row, g.out.rows, STORE_ROWS);
+        each_column(sum, room, [&](unsigned column, const float *sums) {
+            conv_store(g.out, sums, STORE_PITCH, rows, row, index / tall * TILE_N + left + column);
         });
-        conv_store(g, sum, index % tall * TILE_M + top + thread / 32 * 16 + thread % 32 / 4,
-                   index / tall * TILE_N + left + thread % 4 * 2);
     }
 }
 
@@ -107,6 +81,7 @@ template <typename PRODUCTS, int TILE_M>
 static __device__ __forceinline__ void conv(const bt_conv_gemm_args &g) {
     extern __shared__ __align__(1024) unsigned char conv_memory[];
     auto &ring = *(gemm_ring<TILE_M, TILE_N, STAGES> *)conv_memory;
+    auto &room = *(store_room *)(conv_memory + sizeof ring);
     ring_begin(ring, 1);
     __syncthreads();
     if (threadIdx.x < GROUP_THREADS) {
@@ -114,7 +89,7 @@ static __device__ __forceinline__ void conv(const bt_conv_gemm_args &g) {
         if (threadIdx.x == 0) conv_fetch<PRODUCTS>(g, ring);
     } else {
         registers_more<232>();
-        conv_multiply<PRODUCTS>(g, ring);
+        conv_multiply<PRODUCTS>(g, ring, room);
     }
 }
 

@@ -1,35 +1,42 @@
 // Images and filters as conv_gemm.cu and conv_f32.cu want them: planes with zeros between the
 // images, rounded to bf16 or TF32 for the tensor cores.
-// Runs on any GPU.
 #include "gemm_args.h"
 #include "gemm_round.cuh"
 
 enum { PACK_TILE = 64, PACK_THREADS = 256 };
 
-// The number of channel `channel` at a position of the planes; 0 between the images.
-static __device__ __forceinline__ float number_at(const bt_conv_pack_args &g, unsigned channel,
-                                                  int signed_position) {
+// Channel 0 of the pixel at a position of the planes; 0 between the images.
+static __device__ __forceinline__ const float *pixel_at(const bt_conv_pack_args &g,
+                                                        int position) {
     const bt_conv_plane &p = g.from;
-    if (signed_position < 0) return 0.0f;
-    unsigned position = (unsigned)signed_position;
-    unsigned sample = position / p.plane, within = position % p.plane;
+    unsigned sample = (unsigned)position / p.plane, within = (unsigned)position % p.plane;
     unsigned y = within / p.pitch, x = within % p.pitch;
-    if (sample >= p.samples || channel >= p.channels || y >= p.h || x >= p.w) return 0.0f;
-    return g.x[(((size_t)sample * p.channels + channel) * p.h + y) * p.w + x];
+    if (position < 0 || sample >= p.samples || y >= p.h || x >= p.w) return 0;
+    return g.x + ((size_t)sample * p.channels * p.h + y) * p.w + x;
 }
 
-// to [positions, stride]: the channels of a position side by side. A block turns 64 x 64.
+// to [positions, stride]: the channels of a position side by side. A block turns 64 x 64; all
+// that a thread reads is on its way before it uses the first.
 template <typename NUMBERS>
 static __device__ __forceinline__ void pack_points(const bt_conv_pack_args &g) {
+    enum { DOWN = PACK_THREADS / PACK_TILE, COUNT = PACK_TILE / DOWN };
     __shared__ float tile[PACK_TILE][PACK_TILE + 1];
     unsigned position0 = blockIdx.x * PACK_TILE, channel0 = blockIdx.y * PACK_TILE;
     unsigned lane = threadIdx.x % PACK_TILE, row = threadIdx.x / PACK_TILE;
+    const float *pixel = pixel_at(g, g.first + (int)(position0 + lane));
+    size_t image = (size_t)g.from.h * g.from.w;
+    float x[COUNT];
 #pragma unroll
-    for (unsigned i = 0; i < PACK_TILE; i += PACK_THREADS / PACK_TILE)
-        tile[row + i][lane] = number_at(g, channel0 + row + i, g.first + (int)(position0 + lane));
+    for (int i = 0; i < COUNT; i++) {
+        unsigned channel = channel0 + row + i * DOWN;
+        x[i] = pixel && channel < g.from.channels ? __ldcs(pixel + channel * image) : 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) tile[row + i * DOWN][lane] = x[i];
     __syncthreads();
     typename NUMBERS::four *to = (typename NUMBERS::four *)g.to;
     unsigned channel = threadIdx.x % 16 * 4;
+#pragma unroll
     for (unsigned i = threadIdx.x / 16; i < PACK_TILE; i += PACK_THREADS / 16) {
         if (position0 + i >= g.positions || channel0 + channel >= g.stride) continue;
         to[((size_t)(position0 + i) * g.stride + channel0 + channel) / 4] =
@@ -44,11 +51,15 @@ static __device__ __forceinline__ void pack_planes(const bt_conv_pack_args &g) {
     unsigned i = (blockIdx.x * PACK_THREADS + threadIdx.x) * 4, channel = blockIdx.y;
     unsigned copy = blockIdx.z;
     if (i >= g.positions) return;
-    int at = g.first + (int)(i + copy);
-    float4 x = make_float4(number_at(g, channel, at), number_at(g, channel, at + 1),
-                           number_at(g, channel, at + 2), number_at(g, channel, at + 3));
+    float x[4];
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const float *pixel = pixel_at(g, g.first + (int)(i + copy) + j);
+        x[j] = pixel ? pixel[(size_t)channel * g.from.h * g.from.w] : 0.0f;
+    }
     size_t row = (size_t)copy * g.from.channels + channel;
-    ((typename NUMBERS::four *)g.to)[(row * g.stride + i) / 4] = NUMBERS::round(x);
+    ((typename NUMBERS::four *)g.to)[(row * g.stride + i) / 4] =
+        NUMBERS::round(make_float4(x[0], x[1], x[2], x[3]));
 }
 
 static __device__ __forceinline__ float weight_at(const bt_conv_weights_args &g, unsigned row,

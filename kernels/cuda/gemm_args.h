@@ -30,7 +30,7 @@ typedef struct bt_gemm_args {
 
 // y [batch1, batch2, m, n] = f(a^T b + bias), of a [k, a_stride] and b [k, b_stride], whose first m
 // and n columns count. Matrix (i, j) of a begins at i a_step[0] + j a_step[1], of b likewise; all
-// rows begin at multiples of 16 bytes.
+// rows begin at multiples of 16 bytes. The blocks of a cluster share k.
 typedef struct bt_gemm_f32_args {
     unsigned m, n, k, batch2;
     unsigned a_step[2], b_step[2];
@@ -42,16 +42,20 @@ typedef struct bt_gemm_f32_args {
     float *y;
 } bt_gemm_f32_args;
 
-// to [batch, rows, stride] = from, whose matrix (i, j) begins at i step[0] + j step[1] and is
+// to [matrices, rows, stride] = from, whose matrix (i, j) begins at i step[0] + j step[1] and is
 // [rows, k], or [k, rows] when transposed; rounded to bf16 or TF32. Beyond k nothing is written.
 typedef struct bt_pack_args {
-    unsigned rows, k, stride, batch2;
+    unsigned rows, k, stride, matrices, batch2;
     unsigned step[2];
     unsigned transposed;
-    unsigned unused;
     const float *from;
     void *to;
 } bt_pack_args;
+
+// Both operands of a product, or one, the other having no matrices.
+typedef struct bt_pack_both_args {
+    bt_pack_args operand[2];
+} bt_pack_both_args;
 
 // How an image lies for a convolution (conv_gemm.cu): h x w pixels in a plane of rows that are
 // `pitch` apart, with zeros right of and below them: `plane` numbers, sample after sample.
@@ -60,45 +64,48 @@ typedef struct bt_conv_plane {
     unsigned pitch, plane;
 } bt_conv_plane;
 
-// y [samples, rows, h, w] = f(bias + the sum over taps and channels): a is the weights [rows, taps,
-// channels padded to `steps` tiles], b the planes with the channels of a position side by side.
-typedef struct bt_conv_gemm_args {
-    bt_tensor_map a, b;
-    unsigned rows;
-    unsigned samples, h, w; // of y
-    unsigned pitch, plane;  // of b
-    unsigned taps, kw, steps;
-    int shift; // from a position to that of its first tap
+// The result of a convolution, y [samples, rows, h, w] = f(bias + the sum over taps and channels),
+// from positions of planes.
+typedef struct bt_conv_result {
+    unsigned rows, samples, h, w;
+    unsigned pitch, plane;
+    unsigned taps, kw;
     unsigned epilogue;
     unsigned unused;
-    const float *bias;
+    const float *bias; // [rows]; 0: none
     float *y;
+} bt_conv_result;
+
+// a: the weights [rows, taps, channels padded to `steps` tiles], b: the planes with the channels of
+// a position side by side.
+typedef struct bt_conv_gemm_args {
+    bt_tensor_map a, b;
+    bt_conv_result out;
+    unsigned steps;
+    int shift; // from a position to that of its first tap
 } bt_conv_gemm_args;
 
 // The same in f32 (conv_f32.cu). a: the weights [taps, channels padded to `steps` tiles, a_stride];
 // b: a copy of the planes [channels, b_stride] for each column kx of the filter, moved by it.
 typedef struct bt_conv_f32_args {
-    unsigned rows;
-    unsigned samples, h, w;
-    unsigned pitch, plane;
-    unsigned taps, kw, steps, channels;
+    bt_conv_result out;
+    unsigned steps, channels;
     unsigned a_stride, b_stride;
     unsigned pad_y;
-    unsigned epilogue;
+    unsigned unused;
     const float *a, *b; // b: position 0 of the first copy
-    const float *bias;
-    float *y;
 } bt_conv_f32_args;
 
-// partial [chunks, o, c, taps]. a: dy [chunks, k, a_stride], b: x [all, b_stride], the channels of a position side by side.
-typedef struct bt_conv_weight_f32_args {
+// partial [chunks, o, c, taps]. a: dy [chunks, k, a_stride], b: x [all, b_stride], the channels of
+// a position side by side.
+typedef struct bt_conv_weight_args {
     unsigned o, c, chunks, k;
     unsigned pitch, taps, kw;
     int shift; // from a position to that of its first tap
     unsigned a_stride, b_stride;
     const float *a, *b; // b: position 0
     float *partial;
-} bt_conv_weight_f32_args;
+} bt_conv_weight_args;
 
 // Planes as the kernels want them. `stride`: numbers from a position to the next (channels side by
 // side), or from a channel to the next. Where there are several copies, copy i begins i further.

@@ -6,12 +6,9 @@
 #define BT_CUDA_GEMM_HOPPER_CUH
 
 #include "gemm_args.h"
+#include "gemm_cluster.cuh"
 
 typedef unsigned long long u64;
-
-static __device__ __forceinline__ unsigned shared_address(const void *p) {
-    return (unsigned)__cvta_generic_to_shared(p);
-}
 
 // ---- Barriers ---------------------------------------------------------------------------------
 
@@ -21,10 +18,10 @@ static __device__ __forceinline__ void barrier_init(u64 *bar, unsigned arrivals)
 }
 
 static __device__ __forceinline__ void barrier_expect(u64 *bar, unsigned bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
-                     shared_address(bar)),
-                 "r"(bytes)
-                 : "memory");
+    asm volatile(
+        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(bar)),
+        "r"(bytes)
+        : "memory");
 }
 
 static __device__ __forceinline__ void barrier_arrive(u64 *bar) {
@@ -59,18 +56,6 @@ static __device__ __forceinline__ void barrier_wait(u64 *bar, unsigned parity) {
                  : "memory");
 }
 
-static __device__ __forceinline__ void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\n"
-                 "barrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
-}
-
-static __device__ __forceinline__ unsigned cluster_rank() {
-    unsigned rank;
-    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-}
-
 // ---- Tiles by the copy engine -----------------------------------------------------------------
 
 // Fetches the tile at (column, row, matrix) of a map; what lies outside of the tensor is 0. `bar`
@@ -88,12 +73,11 @@ static __device__ __forceinline__ void fetch_tile(void *to, const bt_tensor_map 
 static __device__ __forceinline__ void fetch_tile_for(void *to, const bt_tensor_map *map, u64 *bar,
                                                       int column, int row, int matrix,
                                                       unsigned short blocks) {
-    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-                 ".multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(
-                     shared_address(to)),
-                 "l"(map), "r"(shared_address(bar)), "r"(column), "r"(row), "r"(matrix),
-                 "h"(blocks)
-                 : "memory");
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+        ".multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(shared_address(to)),
+        "l"(map), "r"(shared_address(bar)), "r"(column), "r"(row), "r"(matrix), "h"(blocks)
+        : "memory");
 }
 
 // ---- Products by a warp group -----------------------------------------------------------------
@@ -146,31 +130,41 @@ template <int COUNT> static __device__ __forceinline__ void registers_less() {
 #define BT_REGISTERS_32(d, i)                                                                      \
     BT_REGISTERS_8(d, i), BT_REGISTERS_8(d, (i) + 8), BT_REGISTERS_8(d, (i) + 16),                 \
         BT_REGISTERS_8(d, (i) + 24)
-#define BT_PRODUCT_128(shape, tail)                                                                \
-    asm volatile("{.reg .pred add; setp.ne.b32 add, %66, 0;\n"                                     \
-                 "wgmma.mma_async.sync.aligned." shape " {" BT_NAMES_32_0 "," BT_NAMES_32_1        \
-                 "}, %64, %65, add, 1, 1" tail ";}"                                                \
+// Four products: the sums stay in the registers named first, and the descriptors after them (a, b)
+// move 32 bytes along the rows. The first replaces the sums where not `add`.
+#define BT_PRODUCT(shape, tail, sums, a, b, add)                                                   \
+    "wgmma.mma_async.sync.aligned." shape " {" sums "}, " a ", " b ", " add ", 1, 1" tail ";\n"
+#define BT_PRODUCTS(shape, tail, sums, a, b, add)                                                  \
+    "{.reg .pred add; .reg .b64 a, b;\n"                                                           \
+    "setp.ne.b32 add, " add ", 0;\n" BT_PRODUCT(shape, tail, sums, a, b, "add") BT_NEXT(a, b, "2") \
+        BT_PRODUCT(shape, tail, sums, "a", "b", "1") BT_NEXT(a, b, "4")                            \
+            BT_PRODUCT(shape, tail, sums, "a", "b", "1") BT_NEXT(a, b, "6")                        \
+                BT_PRODUCT(shape, tail, sums, "a", "b", "1") "}"
+#define BT_NEXT(a_0, b_0, step) "add.s64 a, " a_0 ", " step "; add.s64 b, " b_0 ", " step ";\n"
+#define BT_PRODUCTS_128(shape, tail)                                                               \
+    asm volatile(BT_PRODUCTS(shape, tail, BT_NAMES_32_0 "," BT_NAMES_32_1, "%64", "%65", "%66")    \
                  : BT_REGISTERS_32(sum, 0), BT_REGISTERS_32(sum, 32)                               \
                  : "l"(a), "l"(b), "r"(add))
-#define BT_PRODUCT_256(shape, tail)                                                                \
-    asm volatile("{.reg .pred add; setp.ne.b32 add, %130, 0;\n"                                    \
-                 "wgmma.mma_async.sync.aligned." shape " {" BT_NAMES_32_0 "," BT_NAMES_32_1        \
-                 "," BT_NAMES_32_2 "," BT_NAMES_32_3 "}, %128, %129, add, 1, 1" tail ";}"          \
+#define BT_PRODUCTS_256(shape, tail)                                                               \
+    asm volatile(BT_PRODUCTS(shape, tail,                                                          \
+                             BT_NAMES_32_0 "," BT_NAMES_32_1 "," BT_NAMES_32_2 "," BT_NAMES_32_3,  \
+                             "%128", "%129", "%130")                                               \
                  : BT_REGISTERS_32(sum, 0), BT_REGISTERS_32(sum, 32), BT_REGISTERS_32(sum, 64),    \
                    BT_REGISTERS_32(sum, 96)                                                        \
                  : "l"(a), "l"(b), "r"(add))
 
-// How 32 bytes of k are multiplied: sum [64, N] += a [64, 32 bytes] b [N, 32 bytes]^T, or = where
-// not `add`. Thread t of the group has of row t / 32 * 16 + t % 32 / 4 the columns 8 j + t % 4 * 2
-// and the next in sum[4 j] and sum[4 j + 1], of the row 8 further in sum[4 j + 2] and sum[4 j + 3].
+// How 128 bytes of k are multiplied: sum [64, N] += a [64, 128 bytes] b [N, 128 bytes]^T, or =
+// where not `add`. Thread t of the group has of row t / 32 * 16 + t % 32 / 4 the columns 8 j + t %
+// 4 * 2 and the next in sum[4 j] and sum[4 j + 1], of the row 8 further in sum[4 j + 2] and sum[4 j
+// + 3].
 struct bf16_products {
     static constexpr unsigned ELEMENTS = 64; // in 128 bytes
 
     static __device__ __forceinline__ void add_up(float (&sum)[64], u64 a, u64 b, int add) {
-        BT_PRODUCT_128("m64n128k16.f32.bf16.bf16", ", 0, 0");
+        BT_PRODUCTS_128("m64n128k16.f32.bf16.bf16", ", 0, 0");
     }
     static __device__ __forceinline__ void add_up(float (&sum)[128], u64 a, u64 b, int add) {
-        BT_PRODUCT_256("m64n256k16.f32.bf16.bf16", ", 0, 0");
+        BT_PRODUCTS_256("m64n256k16.f32.bf16.bf16", ", 0, 0");
     }
 };
 
@@ -178,10 +172,10 @@ struct tf32_products {
     static constexpr unsigned ELEMENTS = 32;
 
     static __device__ __forceinline__ void add_up(float (&sum)[64], u64 a, u64 b, int add) {
-        BT_PRODUCT_128("m64n128k8.f32.tf32.tf32", "");
+        BT_PRODUCTS_128("m64n128k8.f32.tf32.tf32", "");
     }
     static __device__ __forceinline__ void add_up(float (&sum)[128], u64 a, u64 b, int add) {
-        BT_PRODUCT_256("m64n256k8.f32.tf32.tf32", "");
+        BT_PRODUCTS_256("m64n256k8.f32.tf32.tf32", "");
     }
 };
 
@@ -233,15 +227,12 @@ static __device__ __forceinline__ void multiply_stages(float (&sum)[COUNT],
                                                        unsigned a_row, unsigned b_row,
                                                        RELEASE release) {
     unsigned previous = 0;
-    __syncwarp(); // storing has parted the threads of a warp, and wgmma is of whole warps
     for (unsigned step = 0; step < steps; step++, at.advance()) {
         barrier_wait(&ring.full[at.stage], at.parity);
         u64 a = tile_descriptor(ring.a[at.stage] + a_row * ROW_BYTES);
         u64 b = tile_descriptor(ring.b[at.stage] + b_row * ROW_BYTES);
         products_begin();
-#pragma unroll
-        for (int i = 0; i < ROW_BYTES / 32; i++)
-            PRODUCTS::add_up(sum, a + 2 * i, b + 2 * i, step > 0 || i > 0);
+        PRODUCTS::add_up(sum, a, b, step > 0);
         products_commit();
         // The products of the step before are done when only these are under way.
         products_wait<1>();
@@ -250,6 +241,39 @@ static __device__ __forceinline__ void multiply_stages(float (&sum)[COUNT],
     }
     products_wait<0>();
     release(previous);
+}
+
+// ---- Handing on the sums ----------------------------------------------------------------------
+
+// Sums lie in registers as wgmma leaves them: a thread has two of every eight columns. Each warp
+// brings its 16 rows, 32 columns at a time, through shared memory.
+enum { STORE_ROWS = 16, STORE_COLUMNS = 32, STORE_PITCH = 40 /* no two in one bank */ };
+
+struct store_room {
+    float sums[MULTIPLIERS * GROUP_THREADS / 32][STORE_ROWS][STORE_PITCH];
+};
+
+// Calls store(column, sums) for each column of this thread, of the 16 rows of its warp; column 0 is
+// the first of the warp group.
+template <int COUNT, typename STORE>
+static __device__ __forceinline__ void each_column(const float (&sum)[COUNT], store_room &room,
+                                                   STORE store) {
+    unsigned lane = threadIdx.x % 32;
+    float(&sums)[STORE_ROWS][STORE_PITCH] = room.sums[threadIdx.x / 32 - GROUP_THREADS / 32];
+    constexpr int PART = STORE_COLUMNS / 2; // sums of this thread
+#pragma unroll 1
+    for (int part = 0; part < COUNT / PART; part++) {
+        __syncwarp();
+        // (All of the sums, as registers have no index when running.)
+#pragma unroll
+        for (int i = 0; i < COUNT; i += 2)
+            if (i / PART == part)
+                *(float2 *)&sums[lane / 4 + i % 4 * 4][i % PART / 4 * 8 + lane % 4 * 2] =
+                    make_float2(sum[i], sum[i + 1]);
+        __syncwarp();
+        store(part * STORE_COLUMNS + lane, &sums[0][lane]);
+    }
+    __syncwarp(); // storing has parted the threads of a warp, and wgmma is of whole warps
 }
 
 #endif

@@ -8,7 +8,7 @@
 #include "gemm_hopper.cuh"
 #include "math.cuh"
 
-constexpr unsigned NO_OPERATOR = 0; // MAP_COPY of math.k
+#include "gemm_store.cuh"
 
 enum { TILE_M = 128, CLUSTER = 2 };
 
@@ -65,90 +65,13 @@ static __device__ __forceinline__ void fetch_all(const bt_gemm_args &g,
         barrier_wait(&ring.empty[at.stage], at.parity ^ 1);
 }
 
-// ---- Storing ----------------------------------------------------------------------------------
-
-// The operators of a few instructions, where they are known when compiling.
-template <bool FORWARD>
-static __device__ __forceinline__ float simple(unsigned op, float forward, float value) {
-    if (!FORWARD) return op == MAP_RELU ? apply(MAP_RELU, value, value) : value;
-    return op == MAP_RELU_GRAD      ? apply(MAP_RELU_GRAD, forward, value)
-           : op == MAP_TANH_GRAD    ? apply(MAP_TANH_GRAD, forward, value)
-           : op == MAP_SIGMOID_GRAD ? apply(MAP_SIGMOID_GRAD, forward, value)
-                                    : value;
-}
-
-static __device__ __forceinline__ bool is_simple(const bt_gemm_args &g) {
-    if (!g.y_forward) return g.epilogue == NO_OPERATOR || g.epilogue == MAP_RELU;
-    return g.epilogue == MAP_RELU_GRAD || g.epilogue == MAP_TANH_GRAD ||
-           g.epilogue == MAP_SIGMOID_GRAD;
-}
-
-// Two neighbours of a row; `pairs`: they lie at a multiple of 8 bytes.
-static __device__ __forceinline__ float2 load_pair(const float *row, unsigned c, unsigned n,
-                                                   bool pairs) {
-    if (pairs && c + 1 < n) return *(const float2 *)(row + c);
-    return make_float2(c < n ? row[c] : 0.0f, c + 1 < n ? row[c + 1] : 0.0f);
-}
-
-static __device__ __forceinline__ void store_pair(float *row, unsigned c, unsigned n, bool pairs,
-                                                  float2 v) {
-    if (pairs && c + 1 < n) {
-        *(float2 *)(row + c) = v;
-    } else {
-        if (c < n) row[c] = v.x;
-        if (c + 1 < n) row[c + 1] = v.y;
-    }
-}
-
-// The other operators need many registers: they are applied to what has been stored, by the thread
-// that stored it.
-static __device__ __noinline__ void finish_rows(const bt_gemm_args &g, unsigned row,
-                                                unsigned column, unsigned matrix, unsigned width) {
-    for (unsigned r = row; r < row + 16 && r < g.m; r += 8) {
-        for (unsigned j = 0; j < width / 4; j++) {
-            unsigned c = column + j / 2 * 8 + j % 2;
-            size_t at = ((size_t)matrix * g.m + r) * g.n + c;
-            if (c >= g.n) continue;
-            float value = g.y[at];
-            g.y[at] = apply(g.epilogue, g.y_forward ? g.y_forward[at] : value, value);
-        }
-    }
-}
-
-// Stores the sums of this thread, whose first is at (row, column).
-template <bool FORWARD, int COUNT>
-static __device__ __forceinline__ void store_sums(const bt_gemm_args &g, const float (&sum)[COUNT],
-                                                  unsigned row, unsigned column, unsigned matrix) {
-    bool pairs = g.n % 2 == 0;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        unsigned r = row + half * 8;
-        if (r >= g.m) continue;
-        size_t row_at = ((size_t)matrix * g.m + r) * g.n;
-#pragma unroll
-        for (int j = 0; j < COUNT / 4; j++) {
-            unsigned c = column + j * 8;
-            float2 v = make_float2(sum[j * 4 + half * 2], sum[j * 4 + half * 2 + 1]);
-            float2 forward = v;
-            if (g.bias) {
-                float2 bias = load_pair(g.bias, c, g.n, true);
-                v = make_float2(v.x + bias.x, v.y + bias.y);
-            }
-            if (FORWARD) forward = load_pair(g.y_forward + row_at, c, g.n, pairs);
-            v.x = simple<FORWARD>(g.epilogue, forward.x, v.x);
-            v.y = simple<FORWARD>(g.epilogue, forward.y, v.y);
-            store_pair(g.y + row_at, c, g.n, pairs, v);
-        }
-    }
-}
-
 // ---- The kernel -------------------------------------------------------------------------------
 
 // A warp group: multiplies its 64 rows of each tile and stores them.
 template <typename PRODUCTS, int TILE_N, int STAGES>
 static __device__ __forceinline__ void multiply_all(const bt_gemm_args &g,
                                                     gemm_ring<TILE_M, TILE_N, STAGES> &ring,
-                                                    unsigned rank) {
+                                                    store_room &room, unsigned rank) {
     unsigned half = threadIdx.x / GROUP_THREADS - 1, thread = threadIdx.x % GROUP_THREADS;
     unsigned steps = (g.k + PRODUCTS::ELEMENTS - 1) / PRODUCTS::ELEMENTS;
     ring_place<STAGES> at;
@@ -159,13 +82,14 @@ static __device__ __forceinline__ void multiply_all(const bt_gemm_args &g,
             if (thread < CLUSTER) barrier_arrive_at(&ring.empty[stage], thread);
         });
         tile_place tile = tile_at(g, index, TILE_N, rank);
-        unsigned row = tile.row + half * 64 + thread / 32 * 16 + thread % 32 / 4;
-        unsigned column = tile.column + thread % 4 * 2;
-        if (g.y_forward)
-            store_sums<true>(g, sum, row, column, tile.matrix);
-        else
-            store_sums<false>(g, sum, row, column, tile.matrix);
-        if (!is_simple(g)) finish_rows(g, row, column, tile.matrix, TILE_N);
+        unsigned row = tile.row + half * 64 + thread / 32 * STORE_ROWS;
+        unsigned rows = rows_left(row, g.m, STORE_ROWS);
+        each_column(sum, room, [&](unsigned column, const float *sums) {
+            column += tile.column;
+            if (column < g.n)
+                gemm_store(g, sums, STORE_PITCH, rows,
+                           ((size_t)tile.matrix * g.m + row) * g.n + column, column);
+        });
     }
 }
 
@@ -173,6 +97,7 @@ template <typename PRODUCTS, int TILE_N, int STAGES>
 static __device__ __forceinline__ void gemm(const bt_gemm_args &g) {
     extern __shared__ __align__(1024) unsigned char gemm_memory[];
     auto &ring = *(gemm_ring<TILE_M, TILE_N, STAGES> *)gemm_memory;
+    auto &room = *(store_room *)(gemm_memory + sizeof ring);
     unsigned rank = cluster_rank();
     ring_begin(ring, CLUSTER);
     cluster_sync();
@@ -181,7 +106,7 @@ static __device__ __forceinline__ void gemm(const bt_gemm_args &g) {
         if (threadIdx.x == 0) fetch_all<PRODUCTS>(g, ring, rank);
     } else {
         registers_more<232>();
-        multiply_all<PRODUCTS>(g, ring, rank);
+        multiply_all<PRODUCTS>(g, ring, room, rank);
     }
 }
 

@@ -15,6 +15,7 @@
 #include "infer_common.cuh"
 
 constexpr int WARPS = BLOCK_WARPS, IMAGES = BLOCK_IMAGES;
+static_assert(IMAGES <= 32, "one warp finishes the rows");
 
 FORMULA bool is_conv(int l) {
     return l < LAYERS && net[l].conv;
@@ -200,14 +201,9 @@ template <int L> __device__ void find_scales(const float *params, scales *s, flo
 
 // The two halves of a number.
 __device__ void split_f16(float x, u16 &high, u16 &low) {
-    high = f16_of(x);
-    low = f16_of(x - float_of(high));
-}
-
-// Two numbers to their high halves and their low halves.
-__device__ void split_pair(float first, float second, u32 &high, u32 &low) {
-    high = pack_f16(first, second);
-    low = pack_f16(first - float_of((u16)high), second - float_of((u16)(high >> 16)));
+    u32 pair = pack_fp16(x, 0.0f);
+    high = (u16)pair;
+    low = (u16)pack_fp16(x - unpack_fp16(pair).x, 0.0f);
 }
 
 // The image's. Its k are pairs of neighbouring columns, (c, dy, pair), 8 pairs to a product; the
@@ -361,8 +357,8 @@ __device__ void image_conv(const bt_net_args &a, const workplace &work, const ui
                               b1 = at[place[step][1] + y * in_pairs(0)];
 #pragma unroll
                     for (int x = 0; x < 2; x++)
-                        mma_f16(d[2 * y + x], w[x][step].x, w[x][step].y, w[x][step].z,
-                                w[x][step].w, b0, b1);
+                        mma16(d[2 * y + x],
+                              {w[x][step].x, w[x][step].y, w[x][step].z, w[x][step].w}, b0, b1);
                 }
 #pragma unroll
             for (int i = 0; i < 2; i++) {
@@ -372,13 +368,6 @@ __device__ void image_conv(const bt_net_args &a, const workplace &work, const ui
             }
         }
     }
-}
-
-__device__ void load_matrices(u32 out[4], u32 address) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-                 : "r"(address)
-                 : "memory");
 }
 
 // Products of one filter row with the places (y, 0) and (y, 1) of TILES x 8 cells. `column` is the
@@ -396,14 +385,14 @@ __device__ void multiply_row(float d[TILES][4][4], int y, const uint4 w[S],
             for (int x = 0; x < 2; x++)
 #pragma unroll
                 for (int t = 0; t < TILES; t++) {
-                    float *sum = d[t][2 * y + x];
+                    float(&sum)[4] = d[t][2 * y + x];
                     const u32 b0 = column[t][x + dx][low], b1 = column[t][x + dx + 1][low];
                     if (dx + 1 == S)
-                        mma_f16_k8(sum, product < 2 ? w0.x : w0.z, product < 2 ? w0.y : w0.w, b0);
+                        mma8(sum, product < 2 ? w0.x : w0.z, product < 2 ? w0.y : w0.w, b0);
                     else if (product < 2)
-                        mma_f16(sum, w0.x, w0.y, w1.x, w1.y, b0, b1);
+                        mma16(sum, {w0.x, w0.y, w1.x, w1.y}, b0, b1);
                     else
-                        mma_f16(sum, w0.z, w0.w, w1.z, w1.w, b0, b1);
+                        mma16(sum, {w0.z, w0.w, w1.z, w1.w}, b0, b1);
                 }
         }
 }
@@ -437,9 +426,12 @@ __device__ void conv(const bt_net_args &a, const workplace &work, const uint4 *w
 #pragma unroll
                     for (int t = 0; t < TILES; t++)
 #pragma unroll
-                        for (int x = 0; x <= S; x += 2)
-                            load_matrices(column[t][x], from[t] + block * 2 * column_plane(L) +
-                                                            (row * in_pairs(L) + x / 2) * 16);
+                        for (int x = 0; x <= S; x += 2) {
+                            u32 two[4]; // high and low halves of a column, then of the next
+                            load_matrices(two, from[t] + block * 2 * column_plane(L) +
+                                                   (row * in_pairs(L) + x / 2) * 16);
+                            for (int i = 0; i < 4; i++) column[t][x + i / 2][i % 2] = two[i];
+                        }
 #pragma unroll
                     for (int x = 0; x < S && row < S; x++) now[x] = unit[(row * S + x) * 32];
                     if (row < S) multiply_row<S, TILES>(d, 0, now, column);
@@ -537,24 +529,24 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS) infer_cnn(bt_ne
     for (work w = first_work(blockIdx.x, (a.batch + IMAGES - 1) / IMAGES); w.step < a.steps;
          next_work(w, gridDim.x)) {
         const u32 first_row = w.part * IMAGES;
-        const batch_place place = place_of(a, first_step + w.step);
+        const batch_place place = place_of_step(a, first_step + w.step);
         for (int i = threadIdx.x / 32; i < IMAGES; i += WARPS) {
-            load_image(a, sample_of(a, place, first_row + i), mine);
+            load_image(a, sample_of_row(a, place, first_row + i), mine);
             convolutions<0>::run(a, {mine, features + i * row_stride(FEATURES), places, &s},
                                  weights);
         }
         __syncthreads();
         const float *logits = fc_layers<CONVS>(a, features, other, sums);
-        row_result sum = {0.0f, 0.0f, 0.0f};
-        if (threadIdx.x < IMAGES) {
-            const u32 row = first_row + threadIdx.x;
-            const int sample = sample_of(a, place, row),
+        if (threadIdx.x < 32) {
+            const u32 i = least(threadIdx.x, IMAGES - 1), row = first_row + i;
+            const int sample = sample_of_row(a, place, row),
                       label = sample < 0 || !(a.log || a.predictions) ? -1 : a.labels[sample];
-            sum = finish_row(a, logits + threadIdx.x * row_stride(CLASSES), label, row, place.first,
-                             is_last_of_ring(a, w.step, a.epoch_steps), w.step + 1 == a.steps);
+            row_result mine = {0.0f, 0.0f, 0.0f};
+            if (threadIdx.x < IMAGES)
+                mine = finish_row(a, logits + i * row_stride(CLASSES), label, row, place.first,
+                                  is_last_of_ring(a, w.step, a.epoch_steps), w.step + 1 == a.steps);
+            if (is_logged(a, w.step)) finish_part(a, b, first_step + w.step, w.part, w.parts, mine);
         }
-        if (is_logged(a, w.step))
-            finish_part<WARPS>(a, b, first_step + w.step, w.part, w.parts, sum);
         __syncthreads();
     }
     finish_launch(a, b.blocks_done, first_step, gridDim.x);

@@ -1,14 +1,11 @@
-// What the inference kernels share: how the network is described, which sample a row is, products
-// on tensor cores that are as exact as f32, and the books of an evaluation (loss, rows predicted
-// right, predictions, probabilities, the step counter).
+// What the inference kernels share: how the network is described, products on tensor cores that are
+// as exact as f32, and the books of an evaluation (loss, rows predicted right, predictions,
+// probabilities, the step counter).
 //
 // The host writes before this text: NET_LAYERS (one `layer` after the other), CLASSES and PRODUCTS
 // (3: as exact as f32, 1: operands rounded).
 
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
+#include "common.cuh"
 
 // ---- The network -------------------------------------------------------------------------------
 
@@ -46,50 +43,7 @@ template <int ACTIVATION> __device__ float activate(float x) {
     return x;
 }
 
-// ---- Which sample a row is: as gather_batch of kernels/batch.k ---------------------------------
-
-__device__ u32 mix32(u32 x) {
-    u32 y = (x ^ (x >> 16)) * 0x7feb352du;
-    y = (y ^ (y >> 15)) * 0x846ca68bu;
-    return y ^ (y >> 16);
-}
-
-__device__ u32 feistel(u32 i, u32 bits, u32 key) {
-    u32 mask = (1u << bits) - 1u, left = i >> bits, right = i & mask;
-    for (u32 round = 0; round < 4; round++) {
-        u32 next = left ^ (mix32(right + key + round * 0x9e3779b9u) & mask);
-        left = right;
-        right = next;
-    }
-    return left << bits | right;
-}
-
-__device__ u32 permute(u32 i, u32 n, u32 key) {
-    u32 bits = 1;
-    while (bits < 16 && (n - 1) >> 2 * bits > 0) bits++;
-    u32 y = feistel(i, bits, key);
-    while (y >= n) y = feistel(y, bits, key);
-    return y;
-}
-
-// The batch of one step: an epoch is ceil(count / batch) of them.
-struct batch_place {
-    u32 epoch, first; // of the epoch; position of row 0 in it
-};
-
-__device__ batch_place place_of(const bt_net_args &a, u32 step) {
-    u32 per_epoch = ((a.count > 0 ? a.count : 1) - 1) / a.batch + 1;
-    return {step / per_epoch, step % per_epoch * a.batch};
-}
-
-// -1: the row is beyond the end of the batch or of the epoch.
-__device__ int sample_of(const bt_net_args &a, batch_place at, u32 row) {
-    u32 position = at.first + row;
-    if (row >= a.batch || position >= a.count) return -1;
-    if (a.shuffle == 1)
-        position = permute(position, a.count, mix32(a.seed ^ mix32(at.epoch + 0x51ed270bu)));
-    return a.index[position];
-}
+// ---- Work and memory ---------------------------------------------------------------------------
 
 // The work of a launch: steps of `parts` parts each, which the workers (blocks, clusters) take by
 // turns.
@@ -106,12 +60,6 @@ __device__ void next_work(work &w, u32 workers) {
     w.part %= w.parts;
 }
 
-// ---- Memory ------------------------------------------------------------------------------------
-
-__device__ u32 shared_address(const void *p) {
-    return (u32)__cvta_generic_to_shared(p);
-}
-
 __device__ void copy_16_async(void *shared, const void *global) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)),
                  "l"(global)
@@ -126,17 +74,20 @@ __device__ void copies_wait() {
     asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
+// Clusters: what the threads of one wrote before they arrive is seen by all that have waited.
+__device__ void cluster_arrive() {
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ void cluster_wait() {
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
 // Adds to a counter of the whole grid: what this thread wrote before is seen by whoever reads the
 // new count and then (through its own barrier) by the other threads of that block.
 __device__ u32 count_up(u32 *counter) {
     u32 before;
     asm volatile("atom.add.acq_rel.gpu.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
     return before;
-}
-__device__ u32 read_acquire(const u32 *p) {
-    u32 value;
-    asm volatile("ld.acquire.gpu.u32 %0, [%1];" : "=r"(value) : "l"(p) : "memory");
-    return value;
 }
 
 // ---- Products ----------------------------------------------------------------------------------
@@ -158,39 +109,6 @@ __device__ void mma_tf32(float d[4], const u32 a[4], const u32 b[2]) {
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Two numbers as f16, the first in the lower half; and the number in a half.
-__device__ u32 pack_f16(float first, float second) {
-    u32 both;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(second), "f"(first));
-    return both;
-}
-__device__ u16 f16_of(float x) {
-    u16 half;
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(x));
-    return half;
-}
-__device__ float float_of(u16 half) {
-    float x;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(half));
-    return x;
-}
-
-// d [16, 8] += a [16, 16] b [16, 8] in f16: a two numbers each at (g, 2q) (g + 8, 2q) (g, 2q + 8)
-// (g + 8, 2q + 8); b at (2q, g) (2q + 8, g); d as above.
-__device__ void mma_f16(float d[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
-// The same with half of the k: a0, a1, b0 alone.
-__device__ void mma_f16_k8(float d[4], u32 a0, u32 a1, u32 b0) {
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
-                 "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a0), "r"(a1), "r"(b0));
-}
-
 // ---- Fully connected layers --------------------------------------------------------------------
 
 // Numbers between two rows of activations in shared memory: 8 beyond a multiple of 16, so that a
@@ -199,7 +117,8 @@ FORMULA int row_stride(int numbers) {
     return round_up(numbers, 16) + 8;
 }
 
-// y [N, O] = activation(x [N, K] weight^T + bias), all by the WARPS warps of a block. x and y lie
+// y [N, O] = activation(x [N, K] weight^T + bias), all by the WARPS warps of a block, or of a group
+// of them if PARTS is 1. x and y lie
 // in shared memory, the weights anywhere, WS numbers from one output to the next. A warp takes 16
 // outputs x 8 TILES rows; where that is less work than there are warps, PARTS warps share the
 // inputs and `sums` [PARTS, N, O] holds their shares.
@@ -209,7 +128,7 @@ __device__ void fully_connected(const float *weight, const float *bias, const fl
     constexpr int K = net[L].c, O = net[L].o, XS = row_stride(K), YS = row_stride(O);
     constexpr int STRIPS = (O + 15) / 16, BANDS = (N + 8 * TILES - 1) / (8 * TILES);
     constexpr int STEPS = (K + 7) / 8, PER_PART = (STEPS + PARTS - 1) / PARTS;
-    const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
+    const int warp = threadIdx.x / 32 % WARPS, g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
     for (int unit = warp; unit < STRIPS * BANDS * PARTS; unit += WARPS) {
         const int part = unit % PARTS, band = unit / PARTS % BANDS * TILES;
         const int row0 = unit / PARTS / BANDS * 16 + g, row1 = row0 + 8;
@@ -324,47 +243,38 @@ __device__ books books_at(const bt_net_args &a, void *scratch) {
     return {counters, counters + 64, (row_result *)(counters + 64 + (a.log_steps + 63) / 64 * 64)};
 }
 
-// Adds up what all threads of the block hand over, in a fixed order; for thread 0.
-template <int WARPS> __device__ row_result block_sum(row_result mine) {
-    __shared__ row_result of_warp[WARPS];
+// Adds up what the lanes of a warp hand over, in a fixed order.
+__device__ row_result warp_sum(row_result mine) {
 #pragma unroll
     for (int width = 16; width > 0; width /= 2) {
         mine.loss += __shfl_xor_sync(~0u, mine.loss, width);
         mine.counts += __shfl_xor_sync(~0u, mine.counts, width);
         mine.right += __shfl_xor_sync(~0u, mine.right, width);
     }
-    __syncthreads(); // of_warp may still be read for an earlier sum
-    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = mine;
-    __syncthreads();
-    mine = of_warp[0];
-    for (int i = 1; i < WARPS; i++)
-        mine = {mine.loss + of_warp[i].loss, mine.counts + of_warp[i].counts,
-                mine.right + of_warp[i].right};
     return mine;
 }
 
-// The whole block hands in its part of a step, each thread its share; the last part writes the log.
-template <int WARPS>
+// A whole warp hands in a part of a step, each lane its row; the last part writes the log.
 __device__ void finish_part(const bt_net_args &a, const books &b, u32 step, u32 part, u32 parts,
                             row_result mine) {
-    __shared__ bool is_last;
-    const u32 slot = step % a.log_steps;
-    row_result sum = block_sum<WARPS>(mine), *sums = b.sums + (size_t)slot * parts;
-    if (threadIdx.x == 0) {
-        sums[part] = sum;
-        is_last = parts == 1 || count_up(&b.parts_done[slot]) == parts - 1;
-    }
-    __syncthreads();
-    if (!is_last) return;
+    const u32 slot = step % a.log_steps, lane = threadIdx.x % 32;
+    row_result sum = warp_sum(mine), *sums = b.sums + (size_t)slot * parts;
     if (parts > 1) {
-        row_result all = {0.0f, 0.0f, 0.0f};
-        for (u32 i = threadIdx.x; i < parts; i += 32 * WARPS) {
-            const float *from = &sums[i].loss; // not through L1, which may hold an older one
-            all.loss += __ldcg(from), all.counts += __ldcg(from + 1), all.right += __ldcg(from + 2);
+        u32 before = 0;
+        if (lane == 0) {
+            sums[part] = sum;
+            before = count_up(&b.parts_done[slot]);
         }
-        sum = block_sum<WARPS>(all);
+        if (__shfl_sync(~0u, before, 0) != parts - 1) return;
+        sum = {0.0f, 0.0f, 0.0f};
+#pragma unroll 4
+        for (u32 i = lane; i < parts; i += 32) {
+            const float *from = &sums[i].loss; // not through L1, which may hold an older one
+            sum.loss += __ldcg(from), sum.counts += __ldcg(from + 1), sum.right += __ldcg(from + 2);
+        }
+        sum = warp_sum(sum);
     }
-    if (threadIdx.x > 0) return;
+    if (lane > 0) return;
     b.parts_done[slot] = 0;
     a.log[2 * slot] = sum.counts > 0.0f ? sum.loss / sum.counts : 0.0f;
     a.log[2 * slot + 1] = sum.right;

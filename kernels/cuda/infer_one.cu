@@ -1,19 +1,17 @@
-// Evaluates a network on few images, each as soon as possible: a cluster of
-// blocks shares one image. Every layer but the last is divided by outputs
-// (units, channels) over the blocks; each block sends what it computed to the
-// shared memory of all, where a barrier counts the bytes that have come. The
-// last layer is done by the first block. A block's share of all weights lies in
-// its shared memory before the image is known. Plain f32 arithmetic, for
-// nothing here is long enough to be worth a tensor core.
+// Evaluates a network on few images, each as soon as possible: a cluster of blocks shares one
+// image. Every layer but the last is divided by outputs (units, channels) over the blocks; each
+// block sends what it computed to the shared memory of all, where a barrier counts the bytes that
+// have come. The last layer is done by the first block. A block's share of all weights lies in its
+// shared memory before the image is known. Plain f32 arithmetic, for nothing here is long enough to
+// be worth a tensor core.
 //
-// Needs besides infer_common.cuh's: CLUSTER (blocks of a cluster), BLOCK_WARPS,
-// SHARED (bytes of a block).
+// Needs besides infer_common.cuh's: CLUSTER (blocks of a cluster), BLOCK_WARPS, SHARED (bytes of a
+// block).
 #include "infer_common.cuh"
 
 constexpr int WARPS = BLOCK_WARPS, THREADS = 32 * WARPS;
 
-// ---- Shapes
-// ------------------------------------------------------------------------------------
+// ---- Shapes ------------------------------------------------------------------------------------
 
 // Outputs of a layer that one block computes.
 FORMULA int share(int l) {
@@ -31,8 +29,8 @@ FORMULA int padded(int l) {
                : net[l].c;
 }
 
-// Numbers in shared memory: weights and biases of the share of each layer, then
-// all inputs and the logits.
+// Numbers in shared memory: weights and biases of the share of each layer, then all inputs and the
+// logits.
 FORMULA int weights_at(int l) {
     return l == 0 ? 0
                   : weights_at(l - 1) + round_up(share(l - 1) * (inputs_of_output(l - 1) + 1), 4);
@@ -43,53 +41,17 @@ FORMULA int input_at(int l) {
 constexpr int LOGITS_AT = input_at(LAYERS - 1) + round_up(padded(LAYERS - 1), 4);
 static_assert(4 * (LOGITS_AT + round_up(CLASSES, 4)) == SHARED, "the plan counts other bytes");
 
-// ---- The cluster
-// -------------------------------------------------------------------------------
-
-__device__ u32 cluster_rank() {
-    u32 rank;
-    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-}
-// What the threads of the cluster wrote before they arrive is seen by all that
-// have waited.
-__device__ void cluster_arrive() {
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-}
-__device__ void cluster_wait() {
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
+// ---- The cluster -------------------------------------------------------------------------------
 
 // To the same place in block `rank`, whose barrier counts the bytes.
 __device__ void send(float *place, u64 *barrier, u32 rank, float value) {
-    asm volatile("{\n.reg .b32 there, counter;\n"
-                 "mapa.shared::cluster.u32 there, %0, %2;\n"
-                 "mapa.shared::cluster.u32 counter, %1, %2;\n"
-                 "st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 "
-                 "[there], %3, [counter];\n}" ::"r"(shared_address(place)),
-                 "r"(shared_address(barrier)), "r"(rank), "f"(value)
-                 : "memory");
-}
-__device__ void barrier_init(u64 *barrier) {
-    asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(shared_address(barrier)));
-}
-__device__ void barrier_expect(u64 *barrier, u32 bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
-                 "r"(bytes)
-                 : "memory");
-}
-// Waits for the end of phase `parity` (0, 1, 0, 1 ...).
-__device__ void barrier_wait(u64 *barrier, u32 parity) {
-    asm volatile("{\n.reg .pred done;\n"
-                 "again:\n"
-                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-                 "@!done bra again;\n}" ::"r"(shared_address(barrier)),
-                 "r"(parity)
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(
+                     address_in_block(shared_address(place), rank)),
+                 "f"(value), "r"(address_in_block(shared_address(barrier), rank))
                  : "memory");
 }
 
-// ---- Layers
-// ------------------------------------------------------------------------------------
+// ---- Layers ------------------------------------------------------------------------------------
 
 // Begins to fetch this block's share of the weights.
 template <int L> __device__ void fetch_weights(const bt_net_args &a, float *shared, u32 rank) {
@@ -114,8 +76,7 @@ template <int L> __device__ void fetch_weights(const bt_net_args &a, float *shar
     }
 }
 
-// The blocks that need the outputs of a layer: for the last one the first
-// alone.
+// The blocks that need the outputs of a layer: for the last one the first alone.
 FORMULA int receivers(int l) {
     return l == LAYERS - 2 ? 1 : CLUSTER;
 }
@@ -219,12 +180,11 @@ template <int L> __device__ void conv(float *shared, u64 *come, u32 rank) {
     }
 }
 
-// All layers; the logits are then in block 0. `come`: barriers, one for the
-// outputs of each layer.
+// All layers; the logits are then in block 0. `come`: barriers, one for the outputs of each layer.
 template <int L> __device__ void layers(float *shared, u64 *come, u32 rank, u32 parity) {
     if constexpr (L < LAYERS) {
         if (L == LAYERS - 1 && rank > 0) return;
-        if (L > 0) barrier_wait(&come[L > 0 ? L - 1 : 0], parity);
+        if (L > 0) mbarrier_wait(shared_address(&come[L > 0 ? L - 1 : 0]), parity);
         if constexpr (net[L].conv)
             conv<L>(shared, come, rank);
         else
@@ -236,7 +196,7 @@ template <int L> __device__ void layers(float *shared, u64 *come, u32 rank, u32 
 // Before an image: what this block will be sent.
 template <int L> __device__ void expect(u64 *come, u32 rank) {
     if constexpr (L < LAYERS - 1) {
-        if (rank < receivers(L)) barrier_expect(&come[L], output_bytes(L));
+        if (rank < receivers(L)) mbarrier_expect(shared_address(&come[L]), output_bytes(L));
         expect<L + 1>(come, rank);
     }
 }
@@ -252,8 +212,7 @@ template <int LANES> __device__ void find_largest(float &largest, int &at) {
     }
 }
 
-// finish_row by a whole warp, which is sooner done with one row; the result is
-// lane 0's.
+// finish_row by a whole warp, which is sooner done with one row; the result is lane 0's.
 __device__ row_result finish_row_together(const bt_net_args &a, const float *logits, int label,
                                           u32 row, u32 first, bool predicts, bool last) {
     constexpr int LANES = CLASSES > 16 ? 32 : 16; // more lanes repeat what the first ones do
@@ -299,7 +258,7 @@ __device__ void load_image(const bt_net_args &a, float *shared, int sample) {
     }
 }
 
-constexpr bool padded_from(int l) {
+FORMULA bool padded_from(int l) {
     return l < LAYERS && ((net[l].conv && net[l].padding) || padded_from(l + 1));
 }
 constexpr bool PADDED = padded_from(0);
@@ -316,14 +275,16 @@ extern "C" __global__ void __launch_bounds__(THREADS) infer_one(bt_net_args a) {
         __syncthreads();
     }
     if (threadIdx.x == 0)
-        for (int i = 0; i < LAYERS; i++) barrier_init(&come[i]);
+        for (int i = 0; i < LAYERS; i++) mbarrier_init(shared_address(&come[i]), 1);
+    // (Not mbarrier_init_fence: nothing but threads uses these barriers, and its fence for the copy
+    // engine takes 0.1 us.)
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     cluster_arrive();
     u32 images = 0; // so far
     for (work w = first_work(cluster, a.batch); w.step < a.steps; next_work(w, clusters)) {
         const u32 row = w.part;
-        const batch_place place = place_of(a, first_step + w.step);
-        const int sample = sample_of(a, place, row),
+        const batch_place place = place_of_step(a, first_step + w.step);
+        const int sample = sample_of_row(a, place, row),
                   label = sample < 0 || !(a.log || a.predictions) ? -1 : a.labels[sample];
         if (images > 0) { // nobody needs the activations of the image before any more
             cluster_arrive();
@@ -337,11 +298,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) infer_one(bt_net_args a) {
         layers<0>(numbers, come, rank, images++ & 1);
         if (rank > 0) continue;
         __syncthreads(); // for the logits
-        row_result r = {0.0f, 0.0f, 0.0f};
-        if (threadIdx.x < 32)
-            r = finish_row_together(a, numbers + LOGITS_AT, label, row, place.first,
-                                    is_last_of_ring(a, w.step, a.epoch_steps), w.step + 1 == a.steps);
-        if (is_logged(a, w.step)) finish_part<WARPS>(a, b, first_step + w.step, w.part, w.parts, r);
+        if (threadIdx.x >= 32) continue;
+        const row_result r =
+            finish_row_together(a, numbers + LOGITS_AT, label, row, place.first,
+                                is_last_of_ring(a, w.step, a.epoch_steps), w.step + 1 == a.steps);
+        if (is_logged(a, w.step)) finish_part(a, b, first_step + w.step, w.part, w.parts, r);
     }
     if (images == 0) cluster_wait();
     if (rank == 0) finish_launch(a, b.blocks_done, first_step, clusters);

@@ -42,12 +42,14 @@ template <int LAYER> struct middle_layers {
     }
     DEVICE void backward(const block &b, u32 phase) {
         rest.backward(b, phase);
-        share_slopes<LAYER>(b, phase);
-        back_through<LAYER>(b);
+        share_slopes<LAYER>(b);
+        const back_operands<LAYER> with(b);
+        mbarrier_wait_cluster(b.at(slopes_come(LAYER)), phase);
+        back_through<LAYER>(b, with);
         math_barrier();
         barrier_arrive(SLOPES_READY + LAYER - 1, WITH_SOFTMAX);
         if (b.warp == 0 && b.lane == 0) {
-            mbarrier_expect(b.at(slopes_come(LAYER)), layer_bytes(LAYER, ALL_SLOPES));
+            mbarrier_expect(b.at(slopes_come(LAYER)), slope_bytes(LAYER, b.rank == 0));
         }
         here.add_chunk(b);
     }
@@ -93,14 +95,14 @@ DEVICE void forward(const block &b, const math_state &s, u32 phase) {
 }
 
 DEVICE void backward(const block &b, math_state &s, u32 stage, u32 phase, u32 step, int chunk) {
+    const back_operands<LAYERS> with(b);
     mbarrier_wait_cluster(b.at(slopes_come(LAYERS)), phase);
     finish_stage_before(b, stage, step == 0 && chunk == 0);
-    back_through<LAYERS>(b);
+    back_through<LAYERS>(b, with);
     math_barrier();
     barrier_arrive(SLOPES_READY + LAYERS - 1, WITH_SOFTMAX);
     if (b.warp == 0 && b.lane == 0) {
-        mbarrier_expect(b.at(slopes_come(LAYERS)),
-                        layer_bytes(LAYERS, ALL_SLOPES) + (b.rank == 0 ? ROWS * 8 : 0));
+        mbarrier_expect(b.at(slopes_come(LAYERS)), slope_bytes(LAYERS, b.rank == 0));
     }
     s.middle.backward(b, phase);
     first_gradient gradient;
@@ -170,10 +172,8 @@ DEVICE void set_up(const block &b) {
     }
     mbarrier_init_fence();
     for (int layer = 2; layer <= LAYERS; layer++) {
-        const bool logs = layer == LAYERS && b.rank == 0;
         mbarrier_expect(b.at(parts_come(layer)), part_bytes(layer));
-        mbarrier_expect(b.at(slopes_come(layer)),
-                        layer_bytes(layer, ALL_SLOPES) + (logs ? ROWS * 8 : 0));
+        mbarrier_expect(b.at(slopes_come(layer)), slope_bytes(layer, b.rank == 0));
     }
 }
 
@@ -183,17 +183,19 @@ extern "C" __global__ void __launch_bounds__(mlp::THREADS, 1)
     mlp_train(const __grid_constant__ bt_net_args args) {
     using namespace mlp;
     extern __shared__ __align__(1024) unsigned char memory[];
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    // With two strips there are no registers left for what would follow from it.
+    const u32 thread = FIRST_STRIPS == 1 ? thread_number() : threadIdx.x;
+    const int warp = thread / 32, lane = thread % 32;
     const block b = {
         args,     shared_address(memory), cluster_rank(), blockIdx.x / BLOCKS, warp, lane, lane / 4,
         lane % 4, args.state[0]};
     if (args.steps == 0) return;
     set_up(b);
     if (warp < WARPS) {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 208;");
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(MATH_REGISTERS));
         math_warp(b);
     } else {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 88;");
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(SERVICE_REGISTERS));
         if (warp < WARPS + 2) {
             softmax_warp(b, warp - WARPS);
         } else {

@@ -39,7 +39,7 @@ struct first_weights {
     template <bool STORE> DEVICE void move_moments(const block &b, int part) {
         constexpr int EACH = MOMENTS > 0 ? MOMENTS : 1;
         if (part < WARP_BLOCKS - SHARED_PARTS || MOMENTS == 0) return;
-        float *moments = b.floats(MOMENTS_AT) + threadIdx.x;
+        float *moments = b.floats(MOMENTS_AT) + 32 * b.warp + b.lane;
 #pragma unroll
         for (int i = 0; i < PART_WEIGHTS * MOMENTS; i++) {
             const int at = part * PART_WEIGHTS + i / EACH;

@@ -145,38 +145,59 @@ DEVICE void send_logits(const block &b) {
     }
 }
 
-// The gradient by this block's units of the layer before LAYER, before their activation.
-template <int LAYER> DEVICE void back_through(const block &b) {
+// For the gradient by this block's units of the layer before LAYER, before their activation: what a
+// warp can fetch before the gradients come that it waits for. It has a tile of 16 rows and a strip.
+template <int LAYER> struct back_operands {
+    static constexpr int TO = LAYER - 1, TILES = 4 * strips(TO), STEPS = outputs(LAYER) / 16;
+    static_assert(TILES <= WARPS, "a tile for a warp");
+    u32 weights[STEPS][4];
+    float slope[4]; // of the activation
+    DEVICE back_operands(const block &b) {
+        if (b.warp >= TILES) return;
+        const int rows = b.warp % 4, strip = b.warp / 4;
+#pragma unroll
+        for (int s = 0; s < STEPS; s++) {
+            load_b_straight(weights[s], b.weights<LAYER>(), 16 * s, strip, b.lane);
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i += 2) {
+            const float2 y = load_pair(b.values<TO>(), strip, 16 * rows + b.g + 4 * i, 2 * b.t);
+            slope[i] = (1.0f / WEIGHT_SCALE) * derivative<activation(TO)>(y.x);
+            slope[i + 1] = (1.0f / WEIGHT_SCALE) * derivative<activation(TO)>(y.y);
+        }
+    }
+};
+
+template <int LAYER> DEVICE void back_through(const block &b, const back_operands<LAYER> &with) {
     constexpr int TO = LAYER - 1;
-    for (int tile = b.warp; tile < 4 * strips(TO); tile += WARPS) {
-        const int rows = tile % 4, strip = tile / 4;
-        const split_sum sum = back_product<outputs(LAYER)>(b.all_slopes<LAYER>(), 16 * rows,
-                                                           b.weights<LAYER>(), strip, b.lane);
+    if (b.warp < with.TILES) {
+        const int rows = b.warp % 4, strip = b.warp / 4;
+        const split_sum sum = back_product(b.all_slopes<LAYER>(), 16 * rows, with.weights, b.lane);
 #pragma unroll
         for (int i = 0; i < 4; i += 2) {
             const int row = 16 * rows + b.g + 4 * i;
-            const float2 y = load_pair(b.values<TO>(), strip, row, 2 * b.t);
-            store_pair(b.slopes<TO>(), strip, row, 2 * b.t,
-                       sum[i] * (1.0f / WEIGHT_SCALE) * derivative<activation(TO)>(y.x),
-                       sum[i + 1] * (1.0f / WEIGHT_SCALE) * derivative<activation(TO)>(y.y));
+            const float x0 = sum[i] * with.slope[i], x1 = sum[i + 1] * with.slope[i + 1];
+            store_pair(b.slopes<TO>(), strip, row, 2 * b.t, x0, x1);
+            if constexpr (TO > 1) { // the copy engine does not copy to its own block
+                store_pair(b.all_slopes<TO>(), b.rank * strips(TO) + strip, row, 2 * b.t, x0, x1);
+            }
         }
     }
     if (TO > 1) async_fence(); // the copy engine sends what was stored
 }
 
-// Sends the gradient by this block's units of a middle layer to all blocks, waits for theirs.
-template <int LAYER> DEVICE void share_slopes(const block &b, u32 phase) {
+// Sends the gradient by this block's units of a middle layer to the other blocks.
+template <int LAYER> DEVICE void share_slopes(const block &b) {
     const split_matrix own = b.slopes<LAYER>(), all = b.all_slopes<LAYER>();
     for (int piece = b.warp; piece < 2 * strips(LAYER); piece += WARPS) {
         const int half = piece % 2, strip = piece / 2;
-        if (b.lane < BLOCKS) {
-            const u32 to = (b.lane + b.rank) % BLOCKS; // not all to the same block at once
+        if (b.lane < BLOCKS - 1) {
+            const u32 to = (b.lane + 1 + b.rank) % BLOCKS; // not all to the same block at once
             copy_to_block(address_in_block(all.at(half, b.rank * strips(LAYER) + strip, 0), to),
                           own.at(half, strip, 0), STRIP_BYTES,
                           address_in_block(b.at(slopes_come(LAYER)), to));
         }
     }
-    mbarrier_wait_cluster(b.at(slopes_come(LAYER)), phase);
 }
 
 } // namespace mlp

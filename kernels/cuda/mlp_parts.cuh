@@ -121,19 +121,17 @@ template <int STRIPS> struct row_operand {
     }
 };
 
-// The gradient by inputs: rows row .. row + 15 of `slopes` [., OUTPUTS] times column strip `strip`
-// of weights [OUTPUTS, .].
-template <int OUTPUTS, class M>
-DEVICE split_sum back_product(const M &slopes, int row, const split_matrix &weights, int strip,
-                              int lane) {
+// The gradient by inputs: rows row .. row + 15 of `slopes` times a column strip of weights, which
+// load_b_straight has fetched.
+template <int STEPS, class M>
+DEVICE split_sum back_product(const M &slopes, int row, const u32 (&weights)[STEPS][4], int lane) {
     split_sum sum;
 #pragma unroll
-    for (int s = 0; s < OUTPUTS / 8; s += 2) {
-        u32 high[4], low[4], b[4];
-        load_a(high, slopes, 0, row, s, lane);
-        load_a(low, slopes, 1, row, s, lane);
-        load_b_straight(b, weights, 8 * s, strip, lane);
-        sum.add(high, low, b);
+    for (int s = 0; s < STEPS; s++) {
+        u32 high[4], low[4];
+        load_a(high, slopes, 0, row, 2 * s, lane);
+        load_a(low, slopes, 1, row, 2 * s, lane);
+        sum.add(high, low, weights[s]);
     }
     return sum;
 }

@@ -76,6 +76,10 @@ static_assert(PIXELS % 16 == 0 && ROWS % BLOCKS == 0 && OWN_ROWS % 4 == 0, "plan
 constexpr int WARPS = 8, SERVICE_WARPS = 4, MATH_THREADS = 32 * WARPS;
 constexpr int THREADS = MATH_THREADS + 32 * SERVICE_WARPS;
 
+// Registers of a thread: at the start each has 168, then those that multiply take from the others.
+constexpr int MATH_REGISTERS = FIRST_STRIPS == 1 ? 200 : 208;
+constexpr int SERVICE_REGISTERS = 3 * 168 - 2 * MATH_REGISTERS;
+
 // The pixels, 16 at a time, are dealt out to the warps.
 constexpr int PIXEL_BLOCKS = PIXELS / 16, WARP_BLOCKS = divide_up(PIXEL_BLOCKS, WARPS);
 constexpr int FULL_BLOCKS = PIXEL_BLOCKS / WARPS; // that every warp has; some have one more
@@ -191,12 +195,19 @@ __device__ constexpr u32 part_bytes(int layer) {
     return layer == LAYERS ? ROWS * ((CLASSES + 1) / 2) * 8 : layer_bytes(layer, PARTS);
 }
 
+// A block has its own units' gradients already; block 0 also gets the log.
+__device__ constexpr u32 slope_bytes(int layer, bool first_block) {
+    return layer == LAYERS ? layer_bytes(layer, ALL_SLOPES) + (first_block ? ROWS * 8 : 0)
+                           : layer_bytes(layer, ALL_SLOPES) / BLOCKS * (BLOCKS - 1);
+}
+
 // ---- Barriers of warps -----------------------------------------------------------------------
 
 enum {
     EVERYBODY,    // __syncthreads
     MATH_BARRIER, // the warps that multiply
     READY,        // the softmax warps have the new weights of the last layer and the biases stored
+    SOFTMAX,      // the softmax warps
     SLOPES_READY, // + layer: its gradient is in SLOPES
 };
 constexpr u32 WITH_SOFTMAX = MATH_THREADS + 64;

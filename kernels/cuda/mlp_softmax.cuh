@@ -55,6 +55,14 @@ struct softmax_rows {
         }
     }
 
+    // Of the 16 lanes of a row. The whole warp asks twice: if each half asked for itself, they
+    // would go on one after the other.
+    DEVICE static u32 largest_of_row(u32 x, int lane) {
+        const u32 first = __reduce_max_sync(~0u, lane < 16 ? x : 0u);
+        const u32 second = __reduce_max_sync(~0u, lane < 16 ? 0u : x);
+        return lane < 16 ? first : second;
+    }
+
     // Of this lane's rows; read while the logits are still on their way.
     struct row_labels {
         int y[PASSES];
@@ -69,13 +77,12 @@ struct softmax_rows {
     }
 
     DEVICE void compute(const block &b, u32 step, int chunk, const row_labels &labels) const {
-        const u32 half_warp = 0xffffu << (b.lane & 16);
 #pragma unroll
         for (int pass = 0; pass < PASSES; pass++) {
             const int own = own_row + 4 * pass, row = b.rank * OWN_ROWS + own, y = labels.y[pass];
             const float x = logit(b, own);
             const u32 order = column < CLASSES ? order_of(x) : 0u;
-            const u32 most = __reduce_max_sync(half_warp, order);
+            const u32 most = largest_of_row(order, b.lane);
             const float largest = of_order(most);
             const float e = column < CLASSES ? __expf(x - largest) : 0.0f;
             float sum = e;
@@ -120,8 +127,9 @@ DEVICE float2 sum_row_logs(const block &b) {
 
 // Weights [CLASSES_MAX, own units] from the last hidden layer to the logits.
 struct last_weights {
-    trained<4 * LAST_STRIPS> weights;
-    float gradient[4 * LAST_STRIPS];
+    static constexpr int COUNT = 4 * LAST_STRIPS;
+    trained<COUNT> weights;
+    float gradient[COUNT];
 
     DEVICE static int row(const block &b, int i) { return b.g + (i / 2 % 2) * 8; }
     DEVICE static int unit(const block &b, int i) {
@@ -136,7 +144,7 @@ struct last_weights {
 
     DEVICE void load(const block &b) {
 #pragma unroll
-        for (int i = 0; i < 4 * LAST_STRIPS; i++) {
+        for (int i = 0; i < COUNT; i++) {
             weights.load(i, b.args, place(b, i), present(b, i));
             gradient[i] = 0.0f;
         }
@@ -145,7 +153,7 @@ struct last_weights {
     DEVICE void store_shared(const block &b) const {
         const split_matrix m = b.weights<LAYERS>();
 #pragma unroll
-        for (int i = 0; i < 4 * LAST_STRIPS; i += 2) {
+        for (int i = 0; i < COUNT; i += 2) {
             store_pair(m, i / 4, row(b, i), 2 * b.t, WEIGHT_SCALE * weights.value[i],
                        WEIGHT_SCALE * weights.value[i + 1]);
         }
@@ -159,9 +167,17 @@ struct last_weights {
             for (int j = 0; j < 4; j++) gradient[4 * s + j] += sum[j];
         }
     }
-    DEVICE void update(const block &b, const hyper &h) {
+    DEVICE void give(float *all) const {
 #pragma unroll
-        for (int i = 0; i < 4 * LAST_STRIPS; i++) {
+        for (int i = 0; i < COUNT; i++) all[i] = gradient[i];
+    }
+    DEVICE void take(const float *all) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) gradient[i] = all[i];
+    }
+    DEVICE void update(const block &b, u32, const hyper &h) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
             weights.update(i, gradient[i] * (h.mean / GRADIENT_SCALE), h);
             gradient[i] = 0.0f;
         }
@@ -169,7 +185,7 @@ struct last_weights {
     }
     DEVICE void finish(const block &b) const {
 #pragma unroll
-        for (int i = 0; i < 4 * LAST_STRIPS; i++) {
+        for (int i = 0; i < COUNT; i++) {
             if (present(b, i)) weights.store(i, b.args, place(b, i));
         }
     }
@@ -218,19 +234,12 @@ template <int LAYER> struct biases {
             gradient[2 * s + 1] += sum.y;
         }
     }
-    // All but the last layer's, from the last to the first: as they become ready.
-    DEVICE void add_hidden_chunks(const block &b) {
-        if constexpr (LAYER < LAYERS) {
-            rest.add_hidden_chunks(b);
-            barrier_sync(SLOPES_READY + LAYER, WITH_SOFTMAX);
+    template <int WHICH> DEVICE void add_chunk_of(const block &b) {
+        if constexpr (WHICH == LAYER) {
             add_chunk(b);
+        } else {
+            rest.template add_chunk_of<WHICH>(b);
         }
-    }
-    DEVICE void add_last_chunk(const block &b) {
-        if constexpr (LAYER == LAYERS) {
-            add_chunk(b);
-        }
-        rest.add_last_chunk(b);
     }
     // All gradients, for the other clusters, and their sums.
     DEVICE void give(float *all) const {
@@ -270,8 +279,7 @@ template <> struct biases<LAYERS + 1> {
 
     DEVICE void load(const block &) { clear(); }
     DEVICE void clear() { sums[0] = sums[1] = 0.0f; }
-    DEVICE void add_hidden_chunks(const block &) {}
-    DEVICE void add_last_chunk(const block &b) {
+    template <int> DEVICE void add_chunk_of(const block &b) {
         if (b.rank != 0) return;
         const float2 chunk = sum_row_logs(b);
         sums[0] += chunk.x;
@@ -289,35 +297,19 @@ template <> struct biases<LAYERS + 1> {
     DEVICE void finish(const block &) const {}
 };
 
-// What the first softmax warp trains, in the same words as the second, the biases.
-struct last_weights_alone : last_weights {
-    DEVICE void add_last_chunk(const block &b) { add_chunk(b); }
-    DEVICE void add_hidden_chunks(const block &) {
-        for (int layer = LAYERS - 1; layer > 0; layer--) {
-            barrier_sync(SLOPES_READY + layer, WITH_SOFTMAX);
-        }
+// The biases of hidden layers, from the last to the first, as gradients become ready. The first
+// warp waits at the same place, because NVIDIA's synccheck wants to see all who wait at one.
+template <int LAYER> DEVICE void add_hidden_biases(const block &b, biases<1> &all, bool mine) {
+    if constexpr (LAYER > 0) {
+        barrier_sync(SLOPES_READY + LAYER, WITH_SOFTMAX);
+        if (mine) all.add_chunk_of<LAYER>(b);
+        add_hidden_biases<LAYER - 1>(b, all, mine);
     }
-    static constexpr int COUNT = 4 * LAST_STRIPS;
-    DEVICE void give(float *all) const {
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) all[i] = gradient[i];
-    }
-    DEVICE void take(const float *all) {
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) gradient[i] = all[i];
-    }
-    DEVICE void update(const block &b, u32, const hyper &h) {
-        last_weights::update(b, h);
-    }
-};
+}
 
-// When the gradients by a chunk's logits are there; `last`: of the step's chunks.
+// At the end of a step.
 template <class PARAMETERS>
-DEVICE void train(const block &b, PARAMETERS &own, u32 step, u32 ticket, const hyper &h,
-                  bool last) {
-    own.add_last_chunk(b);
-    own.add_hidden_chunks(b); // waits until they are there
-    if (!last) return;
+DEVICE void train(const block &b, PARAMETERS &own, u32 step, u32 ticket, const hyper &h) {
     if (CLUSTERS > 1) {
         const mailbox mail = b.mail();
         float all[PARAMETERS::COUNT];
@@ -330,7 +322,7 @@ DEVICE void train(const block &b, PARAMETERS &own, u32 step, u32 ticket, const h
 }
 
 DEVICE void softmax_warp(const block &b, int warp) {
-    last_weights_alone weights;
+    last_weights weights;
     biases<1> all_biases;
     if (warp == 0) weights.load(b);
     if (warp == 1) all_biases.load(b);
@@ -357,10 +349,15 @@ DEVICE void softmax_warp(const block &b, int warp) {
 
             mbarrier_wait_cluster(b.at(slopes_come(LAYERS)), phase);
             if (warp == 0) {
-                train(b, weights, now, tickets + step, h, last);
+                weights.add_chunk(b);
             } else {
-                train(b, all_biases, now, tickets + step, h, last);
+                all_biases.add_chunk_of<LAYERS>(b);
+                all_biases.add_chunk_of<LAYERS + 1>(b); // the log
             }
+            add_hidden_biases<LAYERS - 1>(b, all_biases, warp == 1);
+            if (last && warp == 0) train(b, weights, now, tickets + step, h);
+            if (last && warp == 1) train(b, all_biases, now, tickets + step, h);
+            barrier_sync(SOFTMAX, 64); // the first reads biases that the second stores
             if (!end) barrier_arrive(READY, WITH_SOFTMAX);
         }
     }

@@ -12,9 +12,10 @@ enum {
     TILE_NARROW = 128, // the same of the narrow kernels, and of the f32 kernel
     CLUSTER = 2,       // blocks, one above the other
     TENSOR_THREADS = 384,
-    TENSOR_SHARED = 4 * (TILE_M + TILE_N) * 128 + 64, // four stages and their barriers
-    NARROW_SHARED = 6 * (TILE_M + TILE_NARROW) * 128 + 96,
+    TENSOR_SHARED = 4 * ((TILE_M + TILE_N) * 128 + 16) + BT_GEMM_STORE_ROOM, // stages, barriers
+    NARROW_SHARED = 6 * ((TILE_M + TILE_NARROW) * 128 + 16) + BT_GEMM_STORE_ROOM,
     F32_THREADS = 256,
+    F32_ROOM = 1, // blocks that a multiprocessor takes without any becoming slower
     F32_SHARED = 3 * (TILE_M + TILE_NARROW) * 32 * 4, // three stages of 32 rows
     PACK_THREADS = 256,
     PACK_TILE = 64,
@@ -24,11 +25,6 @@ enum {
 
 // ---- Nodes ------------------------------------------------------------------------------------
 
-// Machine code for Hopper; for the others a text that the driver compiles.
-static const char *ending(const bt_device *dev) {
-    return dev->chip.capability == 90 ? "cubin" : "ptx";
-}
-
 bt_status bt_gemm_add(bt_gemm *gemm, const char *image, const char *entry,
                       const bt_cuda_node *shape, const void *args, size_t bytes, bt_error *err) {
     char name[64];
@@ -37,21 +33,22 @@ bt_status bt_gemm_add(bt_gemm *gemm, const char *image, const char *entry,
     node->scratch = node->one = true;
     memcpy(node->args, args, bytes);
     node->args_bytes = bytes;
-    snprintf(name, sizeof name, "%s.%s", image, ending(gemm->dev));
+    snprintf(name, sizeof name, "%s.cubin", image);
     BT_TRY(bt_cuda_function(gemm->dev, name, entry, &node->function, err));
     gemm->count++;
     return bt_cuda_allow(gemm->dev, node->function, node->shared, node->cluster, err);
 }
 
-bt_status bt_gemm_add_pack(bt_gemm *gemm, const bt_pack_args *args, uint32_t matrices,
-                           bt_error *err) {
-    static const char *const entry[] = {[BT_GEMM_F32] = "bt_pack_f32",
-                                        [BT_GEMM_TF32] = "bt_pack_tf32",
-                                        [BT_GEMM_BF16] = "bt_pack_bf16"};
-    bt_cuda_node shape = {.grid = {bt_gemm_blocks(args->k, PACK_TILE),
-                                   bt_gemm_blocks(args->rows, PACK_TILE), matrices},
-                          .block = PACK_THREADS};
-    return bt_gemm_add(gemm, "gemm_pack", entry[gemm->kind], &shape, args, sizeof *args, err);
+uint32_t bt_gemm_split(const bt_gemm *gemm, uint64_t tiles, uint32_t room, uint32_t depth) {
+    enum { SPLIT_MAX = 8, AROUND = 100 }; // what a tile costs beside its depth, in rows of it
+    uint64_t slots = (uint64_t)gemm->dev->chip.sms * room, best = UINT64_MAX;
+    uint32_t split = 1;
+    for (uint32_t n = 1; n <= SPLIT_MAX; n *= 2) {
+        uint64_t rounds = (tiles * n + slots - 1) / slots;
+        uint64_t time = rounds * (bt_gemm_blocks(depth, n) + AROUND);
+        if (time < best) best = time, split = n;
+    }
+    return split;
 }
 
 bt_status bt_gemm_map(bt_gemm *gemm, const bt_gemm_matrix *matrix, uint32_t box, bt_tensor_map *out,
@@ -80,14 +77,14 @@ typedef struct product {
     CUdeviceptr a, b, bias, y_forward, y;
 } product;
 
-// BT_GEMM_NONE: the chip is too old, or the build had no nvcc.
+// BT_GEMM_NONE: the chip is not a Hopper, or the build had no nvcc.
 static bt_gemm_kind kind_of(const bt_device *dev) {
-    char name[32];
-    snprintf(name, sizeof name, "gemm_f32.%s", ending(dev));
-    if (!bt_cuda_image_named(name)) return BT_GEMM_NONE;
-    if (dev->chip.capability == 90 && dev->precision == BT_PRECISION_TF32) return BT_GEMM_TF32;
-    if (dev->chip.capability == 90 && dev->precision == BT_PRECISION_BF16) return BT_GEMM_BF16;
-    return dev->chip.capability >= 80 ? BT_GEMM_F32 : BT_GEMM_NONE;
+    if (dev->chip.capability != 90 || !bt_cuda_image_named("gemm_f32.cubin")) return BT_GEMM_NONE;
+    switch (dev->precision) {
+    case BT_PRECISION_TF32: return BT_GEMM_TF32;
+    case BT_PRECISION_BF16: return BT_GEMM_BF16;
+    default: return BT_GEMM_F32;
+    }
 }
 
 static product product_of(const bt_launch *launch) {
@@ -105,12 +102,12 @@ static product product_of(const bt_launch *launch) {
 static bool is_worth_it(bt_gemm_kind kind, const product *p) {
     uint64_t m = p->args.m, n = p->args.n, k = p->args.k;
     if (m < 64 || n < 64 || k < 32 || p->matrices == 0 || p->matrices > GRID_MAX) return false;
-    if (m > (uint64_t)GRID_MAX * PACK_TILE || n > (uint64_t)GRID_MAX * PACK_TILE) return false;
-    if (k > (uint64_t)GRID_MAX * PACK_TILE) return false;
+    // Blocks that pack are counted in 31 bits.
+    if ((double)(m + PACK_TILE + n) * (double)(k + PACK_TILE) * p->matrices >= 0x1p42) return false;
     uint64_t tiles =
         (uint64_t)bt_gemm_blocks(m, TILE_M) * bt_gemm_blocks(n, TILE_NARROW) * p->matrices;
     double multiplications = (double)m * (double)n * (double)k * p->matrices;
-    if (kind == BT_GEMM_F32) return tiles >= 66 && multiplications >= 0x1p30;
+    if (kind == BT_GEMM_F32) return tiles >= 16 && multiplications >= 0x1p29;
     return tiles >= 16 && multiplications >= 0x1p28;
 }
 
@@ -148,24 +145,45 @@ static operand operand_of(bt_gemm_kind kind, CUdeviceptr address, uint32_t rows,
     return at;
 }
 
-// Packs it where it must be; then its address and steps are those of what was packed.
-static bt_status pack(bt_gemm *gemm, operand *at, CUdeviceptr *room, uint32_t batch2,
-                      bt_error *err) {
-    if (!at->packs) return BT_OK;
+static uint32_t pack_blocks(const bt_pack_args *args) {
+    return bt_gemm_blocks(args->k, PACK_TILE) * bt_gemm_blocks(args->rows, PACK_TILE) *
+           args->matrices;
+}
+
+// What packs an operand into `room`; then its address and steps are those of what was packed.
+static bt_pack_args pack(const bt_gemm *gemm, operand *at, CUdeviceptr *room, uint32_t batch2) {
     bt_pack_args args = {.rows = at->down,
                          .k = at->across,
                          .stride = at->stride,
+                         .matrices = at->packs ? at->matrices : 0,
                          .batch2 = batch2,
                          .step = {at->step[0], at->step[1]},
                          .transposed = at->transposed == (gemm->kind != BT_GEMM_F32),
                          .from = (const float *)(uintptr_t)at->address,
                          .to = (void *)(uintptr_t)*room};
-    BT_TRY(bt_gemm_add_pack(gemm, &args, at->matrices, err));
+    if (!at->packs) return args;
     at->address = *room;
     *room += at->bytes;
     at->step[1] = at->matrices > 1 ? at->stride * at->down : 0;
     at->step[0] = at->step[1] * batch2;
-    return BT_OK;
+    return args;
+}
+
+// Packs, in one launch, what must be.
+static bt_status add_packs(bt_gemm *gemm, operand *a, operand *b, uint32_t batch2, bt_error *err) {
+    static const char *const entry[] = {[BT_GEMM_F32] = "bt_pack_f32",
+                                        [BT_GEMM_TF32] = "bt_pack_tf32",
+                                        [BT_GEMM_BF16] = "bt_pack_bf16"};
+    CUdeviceptr room = 0;
+    if (a->bytes + b->bytes == 0) return BT_OK;
+    BT_TRY(bt_cuda_scratch_for(gemm->dev, a->bytes + b->bytes, &room, err));
+    bt_pack_both_args args;
+    args.operand[0] = pack(gemm, a, &room, batch2);
+    args.operand[1] = pack(gemm, b, &room, batch2);
+    bt_cuda_node shape = {
+        .grid = {pack_blocks(&args.operand[0]) + pack_blocks(&args.operand[1]), 1, 1},
+        .block = PACK_THREADS};
+    return bt_gemm_add(gemm, "gemm_pack", entry[gemm->kind], &shape, &args, sizeof args, err);
 }
 
 // ---- The products -----------------------------------------------------------------------------
@@ -187,11 +205,12 @@ static bt_status add_f32(bt_gemm *gemm, const product *p, const operand *a, cons
                              .bias = (const float *)(uintptr_t)p->bias,
                              .y_forward = (const float *)(uintptr_t)p->y_forward,
                              .y = (float *)(uintptr_t)p->y};
-    bt_cuda_node shape = {
-        .grid = {bt_gemm_blocks(args.m, TILE_M) * bt_gemm_blocks(args.n, TILE_NARROW), 1,
-                 p->matrices},
-        .block = F32_THREADS,
-        .shared = F32_SHARED};
+    uint32_t tiles = bt_gemm_blocks(args.m, TILE_M) * bt_gemm_blocks(args.n, TILE_NARROW);
+    uint32_t split = bt_gemm_split(gemm, (uint64_t)tiles * p->matrices, F32_ROOM, args.k);
+    bt_cuda_node shape = {.grid = {tiles * split, 1, p->matrices},
+                          .block = F32_THREADS,
+                          .cluster = split,
+                          .shared = F32_SHARED};
     return bt_gemm_add(gemm, "gemm_f32", "bt_gemm_f32", &shape, &args, sizeof args, err);
 }
 
@@ -247,11 +266,7 @@ static bt_status add_product(bt_gemm *gemm, const product *p, bt_error *err) {
                            p->args.transpose_a, p->matrices);
     operand b = operand_of(gemm->kind, p->b, p->args.n, p->args.k, p->args.b_step,
                            !p->args.transpose_b, p->matrices);
-    CUdeviceptr room = 0;
-    if (a.bytes + b.bytes > 0)
-        BT_TRY(bt_cuda_scratch_for(gemm->dev, a.bytes + b.bytes, &room, err));
-    BT_TRY(pack(gemm, &a, &room, p->args.batch2, err));
-    BT_TRY(pack(gemm, &b, &room, p->args.batch2, err));
+    BT_TRY(add_packs(gemm, &a, &b, p->args.batch2, err));
     return gemm->kind == BT_GEMM_F32 ? add_f32(gemm, p, &a, &b, err)
                                      : add_tensor(gemm, p, &a, &b, err);
 }

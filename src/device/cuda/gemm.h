@@ -19,6 +19,10 @@ static inline uint32_t bt_gemm_number(bt_gemm_kind kind) {
     return kind == BT_GEMM_BF16 ? 2 : 4;
 }
 
+// Shared memory behind the stages of the tensor kernels, through which sums are stored (store_room
+// of gemm_hopper.cuh).
+enum { BT_GEMM_STORE_ROOM = 8 * 16 * 40 * 4 };
+
 // Nodes under construction: they are appended to `nodes`.
 typedef struct bt_gemm {
     bt_device *dev;
@@ -31,9 +35,9 @@ typedef struct bt_gemm {
 bt_status bt_gemm_add(bt_gemm *gemm, const char *image, const char *entry,
                       const bt_cuda_node *shape, const void *args, size_t bytes, bt_error *err);
 
-// Adds the kernel that packs `matrices` matrices.
-bt_status bt_gemm_add_pack(bt_gemm *gemm, const bt_pack_args *args, uint32_t matrices,
-                           bt_error *err);
+// Blocks that share the depth of a tile (as a cluster), for the shortest time: `tiles` tiles,
+// `room` of their blocks on a multiprocessor without any becoming slower.
+uint32_t bt_gemm_split(const bt_gemm *gemm, uint64_t tiles, uint32_t room, uint32_t depth);
 
 // [matrices, rows, k] numbers of the kind; `stride` from a row to the next, `matrix` from a matrix
 // to the next (0: there is one).

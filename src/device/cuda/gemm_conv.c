@@ -39,12 +39,12 @@ static void *memory(CUdeviceptr address) {
 
 // ---- Images and filters -----------------------------------------------------------------------
 
-// Images for filters that reach `pad` pixels beyond them: rows of w + pad_x and, for the stores by
-// two (in f32 by four), a multiple of that. Rows share the zeros between them, and so do samples.
-static bt_conv_plane plane_of(bt_gemm_kind kind, uint32_t samples, uint32_t channels,
+// Images for filters that reach `pad` pixels beyond them: rows of w + pad_x and, for what is copied
+// by 16 bytes, a multiple of `align`. Rows share the zeros between them, and so do samples.
+static bt_conv_plane plane_of(uint32_t align, uint32_t samples, uint32_t channels,
                               const uint32_t size[2], const uint32_t pad[2]) {
     bt_conv_plane plane = {.samples = samples, .channels = channels, .h = size[0], .w = size[1]};
-    plane.pitch = round_up(size[1] + pad[1], kind == BT_GEMM_F32 ? 4 : 2);
+    plane.pitch = round_up(size[1] + pad[1], align);
     plane.plane = plane.pitch * (size[0] + pad[0]);
     return plane;
 }
@@ -89,7 +89,7 @@ static bt_status add_kernel(bt_gemm *gemm, const char *const entry[2][2], uint32
     uint32_t tile_m = rows > 64 ? 128 : 64;
     bt_cuda_node shape = {.grid = {(uint32_t)tiles, 1, 1},
                           .block = THREADS,
-                          .shared = STAGES * ((tile_m + TILE_N) * 128 + 16)};
+                          .shared = STAGES * ((tile_m + TILE_N) * 128 + 16) + BT_GEMM_STORE_ROOM};
     return bt_gemm_add(gemm, "conv_gemm", entry[gemm->kind == BT_GEMM_BF16][rows > 64], &shape,
                        args, bytes, err);
 }
@@ -131,13 +131,29 @@ static conv conv_of(const bt_launch *launch, const bt_conv_args *a) {
     return c;
 }
 
+static bt_conv_result result_of(const conv *c, const bt_conv_plane *plane, const bt_conv_args *a) {
+    return (bt_conv_result){
+        .rows = c->rows,
+        .samples = c->samples,
+        .h = c->out[0],
+        .w = c->out[1],
+        .pitch = plane->pitch,
+        .plane = plane->plane,
+        .taps = a->kh * a->kw,
+        .kw = a->kw,
+        .epilogue = c->flipped ? BT_MAP_COPY : a->epilogue,
+        .bias = floats(c->bias),
+        .y = memory(c->y),
+    };
+}
+
 static bt_status add_conv(bt_gemm *gemm, const bt_launch *launch, const bt_conv_args *a,
                           bt_error *err) {
     static const char *const entry[2][2] = {{"bt_conv_tf32_64", "bt_conv_tf32_128"},
                                             {"bt_conv_bf16_64", "bt_conv_bf16_128"}};
     conv c = conv_of(launch, a);
     uint32_t number = bt_gemm_number(gemm->kind), taps = a->kh * a->kw;
-    bt_conv_plane plane = plane_of(gemm->kind, c.samples, c.channels, c.size, c.pad);
+    bt_conv_plane plane = plane_of(1, c.samples, c.channels, c.size, c.pad);
     uint32_t positions = c.samples * plane.plane, stride = round_up(c.channels, 16 / number);
     uint32_t depth = round_up(c.channels, elements_of(gemm->kind)); // of a tap of a filter
     uint64_t points = aligned((uint64_t)positions * stride * number);
@@ -157,19 +173,9 @@ static bt_status add_conv(bt_gemm *gemm, const bt_launch *launch, const bt_conv_
     const bt_gemm_matrix a_is = {room + points, 1, c.rows, taps * depth, taps * depth, 0};
     const bt_gemm_matrix b_is = {room, 1, positions, c.channels, stride, 0};
     bt_conv_gemm_args args = {
-        .rows = c.rows,
-        .samples = c.samples,
-        .h = c.out[0],
-        .w = c.out[1],
-        .pitch = plane.pitch,
-        .plane = plane.plane,
-        .taps = taps,
-        .kw = a->kw,
+        .out = result_of(&c, &plane, a),
         .steps = depth / elements_of(gemm->kind),
         .shift = -(int)(c.pad[0] * plane.pitch + c.pad[1]),
-        .epilogue = c.flipped ? BT_MAP_COPY : a->epilogue,
-        .bias = floats(c.bias),
-        .y = memory(c.y),
     };
     BT_TRY(bt_gemm_map(gemm, &a_is, c.rows > 64 ? 128 : 64, &args.a, err));
     BT_TRY(bt_gemm_map(gemm, &b_is, TILE_N, &args.b, err));
@@ -184,7 +190,7 @@ static bt_status add_conv_f32(bt_gemm *gemm, const bt_launch *launch, const bt_c
                               bt_error *err) {
     conv c = conv_of(launch, a);
     uint32_t taps = a->kh * a->kw, tile_m = c.rows > 64 ? 128 : 64;
-    bt_conv_plane plane = plane_of(gemm->kind, c.samples, c.channels, c.size, c.pad);
+    bt_conv_plane plane = plane_of(4, c.samples, c.channels, c.size, c.pad);
     uint32_t positions = c.samples * plane.plane, before = c.pad[0] * plane.pitch;
     uint32_t stride = before + round_up(positions, F32_TILE_N) + a->kh * plane.pitch;
     uint32_t depth = round_up(c.channels, F32_STEP_K), rows = round_up(c.rows, 4);
@@ -203,24 +209,14 @@ static bt_status add_conv_f32(bt_gemm *gemm, const bt_launch *launch, const bt_c
     BT_TRY(add_weights(gemm, &weights, err));
 
     bt_conv_f32_args args = {
-        .rows = c.rows,
-        .samples = c.samples,
-        .h = c.out[0],
-        .w = c.out[1],
-        .pitch = plane.pitch,
-        .plane = plane.plane,
-        .taps = taps,
-        .kw = a->kw,
+        .out = result_of(&c, &plane, a),
         .steps = depth / F32_STEP_K,
         .channels = c.channels,
         .a_stride = rows,
         .b_stride = stride,
         .pad_y = c.pad[0],
-        .epilogue = c.flipped ? BT_MAP_COPY : a->epilogue,
         .a = floats(room + planes),
         .b = floats(room) + before,
-        .bias = floats(c.bias),
-        .y = memory(c.y),
     };
     bt_cuda_node shape = f32_shape(tile_m);
     shape.grid[0] = bt_gemm_blocks(c.rows, tile_m) * bt_gemm_blocks(positions, F32_TILE_N);
@@ -230,14 +226,17 @@ static bt_status add_conv_f32(bt_gemm *gemm, const bt_launch *launch, const bt_c
 
 // ---- The gradient of the weights --------------------------------------------------------------
 
-// In f32 whatever the precision: the tensor cores have no kernel for it yet. The channels of a
-// position lie side by side, with zeros before and behind as above.
+// In f32, or else in TF32: what is summed over are positions, which bf16 would need side by side.
+// The channels of a position lie side by side, with zeros before and behind as above.
 static bt_status add_conv_weight(bt_gemm *gemm, const bt_launch *launch, const bt_conv_args *a,
                                  bt_error *err) {
+    static const char *const entry[2][2] = {{"bt_conv_weight_f32_64", "bt_conv_weight_f32_128"},
+                                            {"bt_conv_weight_tf32_64", "bt_conv_weight_tf32_128"}};
     const uint32_t size[2] = {a->h, a->w}, pad[2] = {a->padding, a->padding};
+    if (gemm->kind == BT_GEMM_BF16) gemm->kind = BT_GEMM_TF32;
     uint32_t taps = a->kh * a->kw, tile_m = a->o > 64 ? 128 : 64;
     uint32_t chunks = bt_gemm_blocks(a->n, BT_CONV_CHUNK);
-    bt_conv_plane of_x = plane_of(gemm->kind, a->n, a->c, size, pad), of_dy = of_x;
+    bt_conv_plane of_x = plane_of(1, a->n, a->c, size, pad), of_dy = of_x;
     of_dy.channels = a->o, of_dy.h = a->oh, of_dy.w = a->ow;
     uint32_t k = BT_CONV_CHUNK * of_x.plane, before = a->padding * (of_x.pitch + 1);
     uint32_t positions = before + chunks * k + a->kh * of_x.pitch;
@@ -258,7 +257,7 @@ static bt_status add_conv_weight(bt_gemm *gemm, const bt_launch *launch, const b
     BT_TRY(add_points(gemm, &pack_dy, err));
     BT_TRY(add_points(gemm, &pack_x, err));
 
-    bt_conv_weight_f32_args args = {
+    bt_conv_weight_args args = {
         .o = a->o,
         .c = a->c,
         .chunks = chunks,
@@ -273,11 +272,12 @@ static bt_status add_conv_weight(bt_gemm *gemm, const bt_launch *launch, const b
         .b = floats(room + dy_bytes) + (size_t)before * a->c,
         .partial = memory(bt_cuda_address(&launch->binding[2])),
     };
+    uint32_t tiles = bt_gemm_blocks(a->o, tile_m) * bt_gemm_blocks(a->c * taps, F32_TILE_N);
     bt_cuda_node shape = f32_shape(tile_m);
-    shape.grid[0] = bt_gemm_blocks(a->o, tile_m) * bt_gemm_blocks(a->c * taps, F32_TILE_N);
+    shape.cluster = bt_gemm_split(gemm, (uint64_t)tiles * chunks, tile_m == 64 ? 3 : 2, k);
+    shape.grid[0] = tiles * shape.cluster;
     shape.grid[2] = chunks;
-    return bt_gemm_add(gemm, "conv_f32",
-                       tile_m == 64 ? "bt_conv_weight_f32_64" : "bt_conv_weight_f32_128", &shape,
+    return bt_gemm_add(gemm, "conv_f32", entry[gemm->kind == BT_GEMM_TF32][tile_m > 64], &shape,
                        &args, sizeof args, err);
 }
 
@@ -285,9 +285,11 @@ static bt_status add_conv_weight(bt_gemm *gemm, const bt_launch *launch, const b
 
 // Stride 1, many channels on both sides, enough arithmetic to pay for packing, and sizes that the
 // 32-bit arithmetic of the kernels can count.
-static bool is_worth_it(bt_gemm_kind kind, const bt_conv_args *a) {
+static bool is_worth_it(bt_gemm_kind kind, uint16_t kernel, const bt_conv_args *a) {
     if (a->stride != 1 || a->padding >= a->kh || a->padding >= a->kw) return false;
     if (a->c < CHANNELS_MIN || a->o < CHANNELS_MIN || a->c % 8 || a->o % 8) return false;
+    // In f32, tiles half of zeros are slower than the portable convolution.
+    if (kind == BT_GEMM_F32 && kernel == BT_KERNEL_conv2d && a->c < F32_STEP_K) return false;
     if (a->c > GRID_MAX || a->o > GRID_MAX || a->n == 0 || a->oh == 0 || a->ow == 0) return false;
     if (a->n / BT_CONV_CHUNK >= GRID_MAX) return false;
     double taps = (double)a->kh * a->kw;
@@ -300,11 +302,10 @@ static bool is_worth_it(bt_gemm_kind kind, const bt_conv_args *a) {
 bt_status bt_gemm_conv(bt_gemm *gemm, const bt_launch *launch, bool *taken, bt_error *err) {
     bt_conv_args args;
     memcpy(&args, launch->scalars, sizeof args);
-    bool weights = launch->kernel == BT_KERNEL_conv2d_grad_weight;
-    if (weights) gemm->kind = BT_GEMM_F32; // there is no kernel on tensor cores for them
-    *taken = is_worth_it(gemm->kind, &args);
+    *taken = is_worth_it(gemm->kind, launch->kernel, &args);
     if (!*taken) return BT_OK;
-    if (weights) return add_conv_weight(gemm, launch, &args, err);
+    if (launch->kernel == BT_KERNEL_conv2d_grad_weight)
+        return add_conv_weight(gemm, launch, &args, err);
     return gemm->kind == BT_GEMM_F32 ? add_conv_f32(gemm, launch, &args, err)
                                      : add_conv(gemm, launch, &args, err);
 }

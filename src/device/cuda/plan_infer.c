@@ -178,11 +178,10 @@ static bool plan_cnn(const bt_net *net, const bt_gpu *gpu, bt_whole_plan *out,
 // ---- Fully connected networks, many images -----------------------------------------------------
 
 enum {
-    MLP_IMAGES = 96,
-    MLP_CLUSTER = 2,
-    MLP_WARPS = 16,
-    MLP_STAGES_MAX = 12,
-    MLP_HIDDEN_MAX = 1024,
+    MLP_IMAGES = 64, // of a group of warps
+    MLP_GROUPS = 3,
+    MLP_CLUSTER_MAX = 16,
+    MLP_PIXELS_MAX = 4096,   // a warp holds a row of weights in registers
     MLP_FC_BYTES_MAX = 16384 // of weights of further layers in shared memory
 };
 
@@ -193,50 +192,79 @@ static size_t fc_numbers(const bt_net *net) {
     return n;
 }
 
+typedef struct mlp_shape {
+    unsigned units, cluster, groups; // units of a block, blocks of a cluster, groups of a block
+    size_t fc, shared;               // bytes
+} mlp_shape;
+
+// Bytes of shared memory with these units, cluster and groups.
+static void mlp_shared(const bt_net *net, const bt_gpu *gpu, mlp_shape *s) {
+    size_t digits = gpu->precision == BT_PRECISION_FP32 ? 3 : 2, widest[2] = {0, 0};
+    for (int i = 0; i < net->layers; i++)
+        widest[i % 2] = larger(widest[i % 2], row_stride(net->layer[i].o));
+    size_t rows = round_up(MLP_IMAGES / s->cluster, 8);
+    s->shared = round_up(net->gather.pixels, 32) / 16 * (digits * s->units * 16 + 16) + s->fc +
+                s->groups * rows * 4 * (widest[0] + widest[1]);
+}
+
+// As many units in a block as have room, for they cost the images' bytes only once; then as many
+// groups, for one waits while others compute; then the further layers' weights.
+static bool mlp_fits(const bt_net *net, const bt_gpu *gpu, mlp_shape *s) {
+    enum { FIXED = 2048 }; // bytes of what is not an array of the shapes
+    unsigned most = 64;
+    while (most > 16 && most >= net->layer[0].o) most /= 2; // two blocks have work
+    for (s->units = most; s->units >= 16; s->units /= 2) {
+        s->cluster = 2;
+        while (s->cluster * s->units < net->layer[0].o) s->cluster *= 2;
+        if (s->cluster > MLP_CLUSTER_MAX) return false;
+        for (s->groups = MLP_GROUPS; s->groups > 0; s->groups--)
+            for (int in_shared = 1; in_shared >= 0; in_shared--) {
+                s->fc = in_shared ? 4 * fc_numbers(net) : 0;
+                mlp_shared(net, gpu, s);
+                if (s->fc <= MLP_FC_BYTES_MAX && s->shared + FIXED <= gpu->shared_max) return true;
+            }
+    }
+    return false;
+}
+
+// Clusters that a GPU's parts have room for: parts of 16 or 18 multiprocessors.
+static unsigned clusters_of(const bt_gpu *gpu, unsigned cluster) {
+    unsigned n = (unsigned)gpu->sms / cluster;
+    return cluster < 4 ? n : cluster == 4 ? n - n / 32 : n - n / 8;
+}
+
 static bool plan_mlp(const bt_net *net, const bt_gpu *gpu, bt_whole_plan *out,
                      char why[BT_WHY_BYTES]) {
+    mlp_shape s;
     if (!usable(net, gpu, why)) return false;
-    if (gpu->capability > 90)
-        return sorry(why, "compute capability %d.%d lacks Hopper's products", gpu->capability / 10,
-                     gpu->capability % 10);
     if (conv_count(net)) return sorry(why, "it has convolutions");
-    if (net->layers < 2 || net->layer[0].o > MLP_HIDDEN_MAX)
-        return sorry(why, "its first layer has %u outputs, or is the only one", net->layer[0].o);
+    if (net->layers < 2) return sorry(why, "its first layer is the only one");
     if (net->layer[0].weight % 4)
         return sorry(why, "the weights of its first layer begin at number %u",
                      net->layer[0].weight);
-    size_t inputs = round_up(net->gather.pixels, 32), widest[2] = {0, 0};
-    size_t digits = gpu->precision == BT_PRECISION_FP32 ? 3 : 2, chunk = 2 * digits * 64 * 32;
-    for (int i = 0; i < net->layers; i++)
-        widest[i % 2] = larger(widest[i % 2], row_stride(net->layer[i].o));
-    size_t front = MLP_IMAGES * larger(inputs, 4 * widest[1]),
-           passes = ceil_div(net->layer[0].o, 128), ready = 2048 + 512 * passes;
-    size_t fixed = front + MLP_IMAGES * 4 * widest[0], fc = 4 * fc_numbers(net);
-    if (fc > MLP_FC_BYTES_MAX || fixed + fc + 4 * chunk + ready > gpu->shared_max) fc = 0;
-    fixed += fc;
-    if (fixed + 4 * chunk + ready > gpu->shared_max)
-        return sorry(why, "it needs %zu bytes of shared memory, there are %zu",
-                     fixed + 4 * chunk + ready, gpu->shared_max);
-    size_t stages = (gpu->shared_max - ready - fixed) / chunk;
-    if (stages > MLP_STAGES_MAX) stages = MLP_STAGES_MAX;
-    size_t tiles = ceil_div(net->gather.batch, MLP_IMAGES);
-    size_t books = books_bytes(net, tiles);
+    if (net->gather.pixels > MLP_PIXELS_MAX)
+        return sorry(why, "%u pixels are more than %d", net->gather.pixels, MLP_PIXELS_MAX);
+    if (!mlp_fits(net, gpu, &s))
+        return sorry(why, "%u outputs of %u pixels do not fit into the shared memory of %d blocks",
+                     net->layer[0].o, net->gather.pixels, MLP_CLUSTER_MAX);
+    size_t books = books_bytes(net, ceil_div(net->gather.batch, MLP_IMAGES) * s.cluster);
     if (books > BOOKS_BYTES_MAX) return sorry(why, "its log has too many steps");
     *out = (bt_whole_plan){.source = "infer_mlp.cu",
                            .entry = "infer_mlp",
-                           .grid = (unsigned)gpu->sms / MLP_CLUSTER * MLP_CLUSTER,
-                           .block = 32 * MLP_WARPS,
-                           .cluster = MLP_CLUSTER,
-                           .shared_bytes = fixed + stages * chunk,
-                           .scratch_bytes = 256 + passes * (512 + inputs / 32 * chunk) + books,
-                           .resident = true};
+                           .grid = clusters_of(gpu, s.cluster) * s.cluster,
+                           .block = 128 * s.groups,
+                           .cluster = s.cluster,
+                           .shared_bytes = s.shared,
+                           .scratch_bytes = books};
     define_net(net, gpu, out);
-    define(out, "CLUSTER", MLP_CLUSTER);
-    define(out, "STAGES", stages);
-    define(out, "FC_SHARED", fc > 0);
+    define(out, "CLUSTER", s.cluster);
+    define(out, "UNITS", s.units);
+    define(out, "GROUPS", s.groups);
+    define(out, "FC_SHARED", s.fc > 0);
     define(out, "SHARED", out->shared_bytes);
-    snprintf(out->text, sizeof out->text, "whole network in one kernel, %d images a block",
-             MLP_IMAGES);
+    snprintf(out->text, sizeof out->text,
+             "whole network in one kernel, %u groups of %d images in clusters of %u", s.groups,
+             MLP_IMAGES, s.cluster);
     return true;
 }
 
@@ -277,7 +305,7 @@ static bool plan_one(const bt_net *net, const bt_gpu *gpu, bt_whole_plan *out,
     if (books_bytes(net, batch) > BOOKS_BYTES_MAX) return sorry(why, "its log has too many steps");
     // As many clusters as have images, and as a GPU's parts have room for.
     size_t images = (net->log.buffer ? net->step.log_steps : 1) * (size_t)batch;
-    unsigned clusters = cluster == 8 ? 14 : 7;
+    unsigned clusters = clusters_of(gpu, cluster);
     if (images < clusters) clusters = (unsigned)images;
     *out = (bt_whole_plan){.source = "infer_one.cu",
                            .entry = "infer_one",
