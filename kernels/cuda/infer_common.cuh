@@ -265,6 +265,7 @@ __device__ void finish_part(const bt_net_args &a, const books &b, u32 step, u32 
             sums[part] = sum;
             before = count_up(&b.parts_done[slot]);
         }
+        __syncwarp(); // what lane 0 acquired is now everybody's
         if (__shfl_sync(~0u, before, 0) != parts - 1) return;
         sum = {0.0f, 0.0f, 0.0f};
 #pragma unroll 4

@@ -326,7 +326,7 @@ __device__ void group_sync() {
 
 // Arrives at a barrier of any block of the cluster (address_in_block).
 __device__ void mbarrier_arrive_at(u32 barrier) {
-    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
 // The sums of digits, as hidden units to the blocks that own their images.
@@ -398,9 +398,9 @@ __device__ void finish_images(const bt_net_args &a, const books &b, u32 first_st
                               workplace &place, const int (&d)[DIGITS][UNITS / 2]) {
     const u32 thread = threadIdx.x % GROUP, phase = place.tiles & 1;
     if (thread == 0) mbarrier_expect(place.full, HIDDEN_BYTES);
-    mbarrier_wait(place.empty, phase ^ 1); // the first time nobody is waited for
+    mbarrier_wait_cluster(place.empty, phase ^ 1); // the first time nobody is waited for
     send_hidden(place, rank, numbers, d);
-    mbarrier_wait(place.full, phase);
+    mbarrier_wait_cluster(place.full, phase);
     const float *logits = fc_layers<1>(a, fc_weights, place.hidden, place.other);
     if (thread < 32) finish_tile(a, b, first_step, w, rank, logits);
     group_sync();

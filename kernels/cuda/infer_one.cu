@@ -184,7 +184,7 @@ template <int L> __device__ void conv(float *shared, u64 *come, u32 rank) {
 template <int L> __device__ void layers(float *shared, u64 *come, u32 rank, u32 parity) {
     if constexpr (L < LAYERS) {
         if (L == LAYERS - 1 && rank > 0) return;
-        if (L > 0) mbarrier_wait(shared_address(&come[L > 0 ? L - 1 : 0]), parity);
+        if (L > 0) mbarrier_wait_cluster(shared_address(&come[L > 0 ? L - 1 : 0]), parity);
         if constexpr (net[L].conv)
             conv<L>(shared, come, rank);
         else

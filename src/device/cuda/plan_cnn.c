@@ -265,9 +265,11 @@ static bool plan(const bt_net *net, const bt_gpu *gpu, bt_whole_plan *out, char 
     add(&t, "#define CNN_EXACT %d\n", s.exact);
     add(&t, "#define CNN_OPTIMIZER %s\n", optimizers[net->optimizer]);
     add(&t, "#define CNN_SHARED_BYTES %zu\n", out->shared_bytes);
-    snprintf(out->text, sizeof out->text, "persistent CNN, %u blocks of %u image%s, %s", s.blocks,
-             s.images, s.images > 1 ? "s" : "",
-             s.exact ? "fp32" : "fp16 forward as exact as f32, back as tf32");
+    snprintf(out->text, sizeof out->text,
+             "persistent CNN, %u blocks of %u image%s, %s, weights up to %d", s.blocks, s.images,
+             s.images > 1 ? "s" : "",
+             s.exact ? "fp32" : "fp16 forward as exact as f32, back as tf32",
+             s.exact ? 255 : 65504);
     return true;
 }
 

@@ -263,8 +263,9 @@ static bool plan(const bt_net *net, const bt_gpu *gpu, bt_whole_plan *out, char 
                            .resident = true};
     text t = {out->defines, 0, sizeof out->defines};
     write_defines(&t, &s);
-    snprintf(out->text, sizeof out->text, "persistent MLP, %u cluster%s of %u blocks, %s",
-             s.clusters, s.clusters > 1 ? "s" : "", s.blocks,
+    snprintf(out->text, sizeof out->text,
+             "persistent MLP, %u cluster%s of %u blocks, %s, weights up to 255", s.clusters,
+             s.clusters > 1 ? "s" : "", s.blocks,
              gpu->precision == BT_PRECISION_FP32 ? "fp32"
                                                  : "fp32 all the same: less is not faster");
     return true;
