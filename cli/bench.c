@@ -1,15 +1,27 @@
 // `bantam bench`: images per second of training and inference at several batch sizes, how long a
 // single call takes that the host waits for, each the median of several repeats, and where the time
 // of a training step goes.
+#include "compare.h"
 #include "net.h"
+#include "profile.h"
+#include "replace.h"
 #include "table.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { PROFILE_MAX = 256, PROFILE_STEPS = 50, REPEATS_MAX = 1000, CALLS_MAX = 2000 };
-static const double REPEAT_SECONDS = 0.3;
+enum { PROFILE_MAX = 256, PROFILE_STEPS = 50, REPEATS_MAX = 1000, CALLS_MAX = 2000, ROWS_MAX = 8 };
+static const double REPEAT_SECONDS = 0.3, CALL_SECONDS = 0.06;
+
+// What is measured in one row of the table.
+typedef struct row {
+    bool training;
+    int batch;
+    bt_program *program;
+    uint32_t steps; // of a repeat
+    double step_us[REPEATS_MAX], call_us[REPEATS_MAX];
+} row;
 
 typedef struct bench {
     settings *s;
@@ -17,6 +29,9 @@ typedef struct bench {
     bt_dataset *set;
     bt_dataset_info data;
     table table;
+    csv old; // of --compare
+    row rows[ROWS_MAX];
+    int row_count;
 } bench;
 
 static int make_program(bench *b, int batch, bool training, bool profile, bt_program **out) {
@@ -30,20 +45,15 @@ static int make_program(bench *b, int batch, bool training, bool profile, bt_pro
     return 0;
 }
 
-// Seconds of each repeat of as many steps as fill REPEAT_SECONDS, after as long a warm-up.
-static int measure(bench *b, bt_program *p, double *seconds, uint32_t *steps) {
+// As many steps as fill REPEAT_SECONDS, found by running as many.
+static int choose_steps(bench *b, row *r) {
     double spent = 0;
-    for (*steps = 1; spent < REPEAT_SECONDS && *steps < 1u << 24; *steps *= 2) {
+    for (r->steps = 1; spent < REPEAT_SECONDS && r->steps < 1u << 24; r->steps *= 2) {
         double start = now_seconds();
-        CHECK(b->ctx, bt_program_run(b->ctx, p, *steps));
+        CHECK(b->ctx, bt_program_run(b->ctx, r->program, r->steps));
         spent = now_seconds() - start;
     }
-    *steps /= 2;
-    for (int i = 0; i < opt_int(b->s, "repeats"); i++) {
-        double start = now_seconds();
-        CHECK(b->ctx, bt_program_run(b->ctx, p, *steps));
-        seconds[i] = now_seconds() - start;
-    }
+    r->steps /= 2;
     return 0;
 }
 
@@ -58,7 +68,7 @@ static double median_of(double *sorted, int count) {
 }
 
 // Seconds of a call for one step, from the host and back: the median of as many as fill
-// REPEAT_SECONDS.
+// CALL_SECONDS.
 static int measure_call(bench *b, bt_program *p, double *median) {
     double seconds[CALLS_MAX], begin = now_seconds();
     int calls = 0;
@@ -66,29 +76,36 @@ static int measure_call(bench *b, bt_program *p, double *median) {
         double start = now_seconds();
         CHECK(b->ctx, bt_program_run(b->ctx, p, 1));
         seconds[calls++] = now_seconds() - start;
-    } while (calls < CALLS_MAX && now_seconds() - begin < REPEAT_SECONDS);
+    } while (calls < CALLS_MAX && now_seconds() - begin < CALL_SECONDS);
     *median = median_of(seconds, calls);
     return 0;
 }
 
-static int bench_one(bench *b, int batch, bool training) {
-    double seconds[REPEATS_MAX], call = 0;
-    bt_program *p;
-    uint32_t steps = 0, mark = bt_mark(b->ctx);
-    int code = make_program(b, batch, training, false, &p);
-    if (!code) code = measure(b, p, seconds, &steps);
-    if (!code) code = measure_call(b, p, &call);
-    if (code) return code;
-    int repeats = opt_int(b->s, "repeats"), per_epoch = (b->data.count + batch - 1) / batch;
-    double images = (double)steps * b->data.count / per_epoch; // the last batch may be short
-    double median = median_of(seconds, repeats);
-    table_add(&b->table, json_pack("{s:s,s:i,s:f,s:f,s:f,s:f,s:f}", "phase",
-                                   training ? "training" : "inference", "batch", batch,
-                                   "images_per_s", images / median, "low",
-                                   images / seconds[repeats - 1], "high", images / seconds[0],
-                                   "step_us", 1e6 * median / steps, "call_us", 1e6 * call));
-    bt_release(b->ctx, mark);
-    return 0;
+static int measure(bench *b, row *r, int repeat) {
+    double start = now_seconds();
+    CHECK(b->ctx, bt_program_run(b->ctx, r->program, r->steps));
+    r->step_us[repeat] = 1e6 * (now_seconds() - start) / r->steps;
+    int code = measure_call(b, r->program, &r->call_us[repeat]);
+    r->call_us[repeat] *= 1e6;
+    return code;
+}
+
+static void add_row(bench *b, row *r) {
+    bt_device_info device;
+    bt_context_device(b->ctx, &device);
+    int repeats = opt_int(b->s, "repeats"), per_epoch = (b->data.count + r->batch - 1) / r->batch;
+    double images = 1e6 * b->data.count / per_epoch; // of 1e6 steps; the last batch may be short
+    ln_times step = ln_times_of(r->step_us, repeats), call = ln_times_of(r->call_us, repeats);
+    double median = median_of(r->step_us, repeats), call_median = median_of(r->call_us, repeats);
+    table_add(&b->table,
+              json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f}", "model",
+                        net_spec(b->s), "device", device.name, "precision",
+                        precision_name(b->ctx, b->s), "phase",
+                        r->training ? "training" : "inference", "batch", r->batch, "repeats",
+                        repeats, "images_per_s", images / median, "low",
+                        images / r->step_us[repeats - 1], "high", images / r->step_us[0], "step_us",
+                        median, "call_us", call_median, "ln_step_us", step.mean, "ln_step_sd",
+                        step.deviation, "ln_call_us", call.mean, "ln_call_sd", call.deviation));
 }
 
 static int bench_operators(bench *b, int batch, json_t **out) {
@@ -99,21 +116,24 @@ static int bench_operators(bench *b, int batch, json_t **out) {
     bt_profile_row *rows = calloc(PROFILE_MAX, sizeof *rows);
     if (!rows) return fail_status(NULL, BT_ERROR_MEMORY);
     int count = bt_program_profile(p, rows, PROFILE_MAX);
-    *out = profile_rows(rows, count < PROFILE_MAX ? count : PROFILE_MAX);
+    bt_roofline roofline;
+    bt_status status = bt_roofline_find(b->ctx, BT_F32, &roofline);
+    if (status == BT_OK)
+        *out = profile_rows(rows, count < PROFILE_MAX ? count : PROFILE_MAX, &roofline);
     free(rows);
+    CHECK(b->ctx, status);
     if (b->table.silent) return 0;
     printf("\n%d training steps at batch %d:\n", PROFILE_STEPS, batch);
-    profile_print(*out);
+    profile_print(*out, &roofline);
     return 0;
 }
 
 static int write_csv(const json_t *rows, const char *path) {
-    FILE *out = fopen(path, "w");
-    if (out) csv_write(rows, out);
-    bool failed = !out || fflush(out) || ferror(out);
-    int error = errno;
-    if (out) fclose(out);
-    return failed ? fail(BT_ERROR_MEMORY, "%s cannot be written: %s", path, strerror(error)) : 0;
+    replacement f;
+    bool good = replace_begin(&f, "", path);
+    if (good) csv_write(rows, f.file);
+    if (good && replace_end(&f)) return 0;
+    return fail(BT_ERROR_MEMORY, "%s cannot be written: %s", path, strerror(errno));
 }
 
 static bool wanted(const bench *b, bool training) {
@@ -121,23 +141,51 @@ static bool wanted(const bench *b, bool training) {
            opt_is(b->s, "phase", training ? "training" : "inference");
 }
 
-static int bench_all(bench *b, const bt_device_info *device) {
+static int prepare(bench *b, bool training, int batch) {
+    row *r = &b->rows[b->row_count++];
+    *r = (row){.training = training, .batch = batch};
+    int code = make_program(b, batch, training, false, &r->program);
+    return code ? code : choose_steps(b, r);
+}
+
+// The rows take turns, so that a busy moment of the machine does not fall on the repeats of one.
+static int bench_rows(bench *b) {
     int batches[] = {64, 256, 500}, count = 3, code = 0;
-    json_t *operators = NULL;
     if (opt_int(b->s, "batch")) batches[0] = opt_int(b->s, "batch"), count = 1;
-    for (int i = 0; i < count && !code && wanted(b, true); i++)
-        code = bench_one(b, batches[i], true);
-    if (!code && wanted(b, false) && batches[0] > 1) code = bench_one(b, 1, false);
+    for (int i = 0; i < count && !code && wanted(b, true); i++) code = prepare(b, true, batches[i]);
+    if (!code && wanted(b, false) && batches[0] > 1) code = prepare(b, false, 1);
     for (int i = 0; i < count && !code && wanted(b, false); i++)
-        code = bench_one(b, batches[i], false);
-    if (!code && opt_is(b->s, "phase", "all")) code = bench_operators(b, batches[0], &operators);
+        code = prepare(b, false, batches[i]);
+    for (int repeat = 0; repeat < opt_int(b->s, "repeats"); repeat++)
+        for (int i = 0; i < b->row_count && !code; i++) code = measure(b, &b->rows[i], repeat);
+    for (int i = 0; i < b->row_count && !code; i++) add_row(b, &b->rows[i]);
+    return code;
+}
+
+static int compare_with(bench *b, json_t *out) {
+    const char *path = opt_text(b->s, "compare");
+    int code = path ? compare_rows(b->s, b->table.rows, &b->old, path, out) : 0;
+    if (code || !path || b->table.silent) return code;
+    printf("\nsince %s (microseconds; all intervals together hold in 95 of 100 cases):\n", path);
+    compare_print(out);
+    return 0;
+}
+
+static int bench_all(bench *b, const bt_device_info *device) {
+    json_t *operators = NULL, *comparison = opt_text(b->s, "compare") ? json_array() : NULL;
+    int code = bench_rows(b);
+    if (!code && opt_is(b->s, "phase", "all"))
+        code = bench_operators(b, b->rows[0].batch, &operators);
     if (!code && opt_text(b->s, "out")) code = write_csv(b->table.rows, opt_text(b->s, "out"));
+    if (!code) code = compare_with(b, comparison);
     if (!code && b->table.silent)
-        print_json(json_pack("{s:s,s:s,s:s,s:s,s:i,s:O,s:O?}", "model", net_spec(b->s), "device",
-                             device->name, "description", device->description, "precision",
-                             precision_name(b->ctx, b->s), "repeats", opt_int(b->s, "repeats"),
-                             "rows", b->table.rows, "operators", operators));
+        print_json(json_pack("{s:s,s:s,s:s,s:s,s:i,s:O,s:O?,s:O*}", "model", net_spec(b->s),
+                             "device", device->name, "description", device->description,
+                             "precision", precision_name(b->ctx, b->s), "repeats",
+                             opt_int(b->s, "repeats"), "rows", b->table.rows, "operators",
+                             operators, "comparison", comparison));
     json_decref(operators);
+    json_decref(comparison);
     return code;
 }
 
@@ -149,21 +197,30 @@ static int bench_body(bt_context *ctx, void *user) {
                                      {"high", "highest", "%11.0f"},
                                      {"step_us", "us/step", "%10.2f"},
                                      {"call_us", "us/call", "%10.2f"}};
-    bench b = {.s = user, .ctx = ctx};
+    bench *b = user;
     bt_device_info device;
-    CHECK(ctx, open_data(ctx, b.s, false, opt_int(b.s, "limit"), &b.set));
-    bt_dataset_describe(b.set, &b.data);
+    b->ctx = ctx;
+    CHECK(ctx, open_data(ctx, b->s, false, opt_int(b->s, "limit"), &b->set));
+    bt_dataset_describe(b->set, &b->data);
     bt_context_device(ctx, &device);
-    if (!opt_flag(b.s, "json"))
-        printf("%s on %s in %s (%s), median of %d\n", net_spec(b.s), device.name,
-               precision_name(ctx, b.s), device.description, opt_int(b.s, "repeats"));
-    table_begin(&b.table, columns, 7, opt_flag(b.s, "json"));
-    int code = bench_all(&b, &device);
-    table_end(&b.table);
+    if (!opt_flag(b->s, "json"))
+        printf("%s on %s in %s (%s), median of %d\n", net_spec(b->s), device.name,
+               precision_name(ctx, b->s), device.description, opt_int(b->s, "repeats"));
+    table_begin(&b->table, columns, 7, opt_flag(b->s, "json"));
+    int code = bench_all(b, &device);
+    table_end(&b->table);
     return code;
 }
 
 int command_bench(settings *s) {
-    int code = choose_data(s, 1);
-    return code ? code : with_device(s, bench_body, s);
+    bench *b = calloc(1, sizeof *b);
+    if (!b) return fail_status(NULL, BT_ERROR_MEMORY);
+    b->s = s;
+    const char *old = opt_text(s, "compare"); // read now: --out may replace it
+    int code = old ? compare_open(old, &b->old) : 0;
+    if (!code) code = choose_data(s, 1);
+    if (!code) code = with_device(s, bench_body, b);
+    csv_free(&b->old);
+    free(b);
+    return code;
 }

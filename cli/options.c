@@ -28,11 +28,11 @@ enum {
 // A name may come again for other commands. Numbers are exact up to 2^53.
 static const option table[] = {
     {"data", TEXT, NULL, "NAME", 0, 0, WITH_DATA | OPT_KEPT, "data set, or a folder of IDX files"},
-    {"data-dir", TEXT, NULL, "FOLDER", 0, 0, WITH_DATA | CMD_DATA | OPT_KEPT,
+    {"data-dir", TEXT, NULL, "FOLDER", 0, 0, WITH_DATA | CMD_DATA | CMD_REPORT | OPT_KEPT,
      "holds one folder per data set; BANTAM_DATA in the environment"},
     {"from", TEXT, NULL, "FOLDER", 0, 0, CMD_DATA, "get: take the files from here"},
     {"device", TEXT, "cpu", "NAME", 0, 0, WITH_DEVICE | OPT_KEPT, "see `bantam devices`"},
-    {"threads", WHOLE, "0", "N", 0, 1024, WITH_DEVICE, "CPU threads; 0: one per core"},
+    {"threads", WHOLE, "0", "N", 0, 1024, WITH_DEVICE | CMD_REPORT, "CPU threads; 0: one per core"},
     {"precision", CHOICE, "fp32", "fp32|tf32|bf16|fp64", 0, 0, KEPT | CMD_EVAL,
      "of products, where the device has units for tf32 and bf16; fp64: all, on the CPU"},
     {"precision", CHOICE, "fp32", "fp32|tf32|bf16", 0, 0, WITH_DEVICE & ~(CMD_TRAIN | CMD_EVAL),
@@ -61,7 +61,8 @@ static const option table[] = {
      "course of the learning rate"},
     {"warmup", REAL, "0", "X", 0, 1e6, KEPT, "epochs in which it rises from 0"},
     {"init", CHOICE, "he", "he|xavier", 0, 0, KEPT, "initial weights"},
-    {"init-from", TEXT, NULL, "FILE", 0, 0, CMD_TRAIN, "initial weights from a safetensors file"},
+    {"init-from", TEXT, NULL, "FILE", 0, 0, CMD_TRAIN,
+     "initial weights from a safetensors or .npz file"},
     {"seed", WHOLE, "0", "N", 0, 9007199254740991, WITH_DATA | OPT_KEPT,
      "of weights, order and split"},
     {"shuffle", CHOICE, "on", "on|off", 0, 0, KEPT, "off: keep file order"},
@@ -72,11 +73,26 @@ static const option table[] = {
     {"patience", WHOLE, "0", "N", 0, 1e6, KEPT, "stop after N epochs without a new best; 0: never"},
     {"max-time", REAL, "0", "S", 0, 1e9, CMD_TRAIN, "stop after S seconds of training; 0: never"},
     {"out", TEXT, NULL, "DIR", 0, 0, CMD_TRAIN, "run directory; else results/<date>-<model>"},
-    {"out", TEXT, NULL, "FILE", 0, 0, CMD_BENCH, "also write the table as CSV"},
+    {"out", TEXT, NULL, "FILE", 0, 0, CMD_REPORT,
+     "the page; else report.html, in the directory of the run where it is one"},
+    {"out", TEXT, NULL, "FILE", 0, 0, CMD_BENCH, "also write the table as CSV, for --compare"},
+    {"to", CHOICE, NULL, "onnx|npz|c", 0, 0, CMD_EXPORT, "the format"},
+    {"out", TEXT, NULL, "FILE", 0, 0, CMD_EXPORT, "else model.onnx, model.npz or model.c (and .h)"},
+    {"compare", TEXT, NULL, "FILE", 0, 0, CMD_BENCH,
+     "say what became slower or faster since this CSV of --out"},
     {"resume", TEXT, NULL, "RUN", 0, 0, CMD_TRAIN,
      "go on from a run directory or checkpoint, with its settings"},
     {"loss-log", TEXT, NULL, "FILE", 0, 0, CMD_TRAIN, "write the loss of every step"},
-    {"profile", FLAG, NULL, "on|off", 0, 1, CMD_TRAIN, "time every operator (also --profiling)"},
+    {"doctor", FLAG, NULL, "on|off", 0, 1, CMD_TRAIN,
+     "before and after training, look for what keeps it from learning"},
+    {"profile", FLAG, NULL, "on|off", 0, 1, CMD_TRAIN,
+     "time every operator; RUN/trace.json opens in Perfetto (also --profiling)"},
+    {"serve", FLAG, NULL, "on|off", 0, 1, CMD_TRAIN,
+     "show the run in a browser while it trains, and on until Ctrl-C"},
+    {"port", WHOLE, "8028", "N", 0, 65535, CMD_TRAIN | CMD_SERVE,
+     "of the live page on 127.0.0.1; 0: one that is free"},
+    {"tensorboard", FLAG, NULL, "on|off", 0, 1, KEPT,
+     "write TensorBoard's event files into the run directory"},
     {"watch-kernels", TEXT, NULL, "FOLDER", 0, 0, CMD_TRAIN,
      "after each epoch, run the .k files there that changed, if they pass parity (GPUs)"},
     {"lang", CHOICE, NULL, "glsl|cuda|msl|wgsl|c", 0, 0, CMD_KERNELS, "translate the kernel"},
@@ -92,6 +108,14 @@ static const option table[] = {
 };
 enum { TABLE_COUNT = sizeof table / sizeof table[0] };
 _Static_assert((int)TABLE_COUNT <= (int)OPTIONS_MAX, "settings.values is too small");
+
+bool option_at(int i, option_row *out) {
+    if (i < 0 || i >= TABLE_COUNT) return false;
+    const option *o = &table[i];
+    *out = (option_row){o->name,     o->shape,        o->help,          o->initial,
+                        o->commands, o->kind == FLAG, o->kind == CHOICE};
+    return true;
+}
 
 static const char *const origin_names[] = {[FROM_DEFAULT] = "default",
                                            [FROM_CHECKPOINT] = "checkpoint",

@@ -20,8 +20,13 @@ enum {
     CMD_DATA = 128,
     CMD_INSPECT = 256,
     CMD_KERNELS = 512,
-    CMD_ALL = 1023,
-    OPT_KEPT = 1024 // a setting that a resumed run takes over from its checkpoint
+    CMD_COMPLETION = 1024,
+    CMD_MAN = 2048,
+    CMD_REPORT = 4096,
+    CMD_SERVE = 8192,
+    CMD_EXPORT = 16384,
+    CMD_ALL = 65535,
+    OPT_KEPT = 65536 // a setting that a resumed run takes over from its checkpoint
 };
 
 typedef enum origin {
@@ -41,7 +46,7 @@ typedef struct setting {
     origin from;
 } setting;
 
-enum { OPTIONS_MAX = 64 };
+enum { OPTIONS_MAX = 96 };
 
 typedef struct settings {
     unsigned command;            // its bit
@@ -67,6 +72,16 @@ int settings_set(settings *s, const char *name, const char *text, origin from);
 // {"epochs": {"value": 10, "origin": "default"}, ...}; with `only_kept`, {"epochs": 10, ...}.
 json_t *settings_json(const settings *s, bool only_kept);
 void settings_help(unsigned command, FILE *out);
+
+// Row `i` of the table, for what is made of it elsewhere; false: there are no more. A name may come
+// again for other commands.
+typedef struct option_row {
+    const char *name, *shape, *help;
+    const char *initial; // NULL: not set
+    unsigned commands;
+    bool flag, choice; // shape is then "on|off", or the choices
+} option_row;
+bool option_at(int i, option_row *out);
 
 // An option by its name, which must belong to the command.
 const setting *opt(const settings *s, const char *name);

@@ -60,7 +60,8 @@ typedef struct bt_device_counters {
     uint64_t bytes_read;    // device to host
 } bt_device_counters;
 
-struct bt_portable; // portable.h
+struct bt_portable;   // portable.h
+struct bt_launch_log; // base/launch_log.h
 
 typedef struct bt_device_api {
     const char *name; // "cpu"
@@ -93,6 +94,8 @@ typedef struct bt_device_api {
     // Seconds spent in each launch over all runs so far (count numbers), and in the runs as a
     // whole, from first start to last end.
     void (*times)(bt_device *dev, const bt_device_program *program, double *seconds, double *total);
+    // The same launch by launch, on the clock of the host; NULL: it is not timed.
+    const struct bt_launch_log *(*log)(const bt_device_program *program);
     const bt_device_counters *(*counters)(const bt_device *dev);
     // What it computes products of F32 with, given what `open` was asked for; NULL: FP32 always.
     bt_precision (*precision)(const bt_device *dev);

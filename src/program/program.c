@@ -1,6 +1,7 @@
 // Programs: a step compiled once and run many times; see bantam.h.
 #include "program/program.h"
 
+#include "base/launch_log.h"
 #include "device/reload.h"
 
 #include <stdlib.h>
@@ -338,6 +339,24 @@ int bt_program_profile(const bt_program *p, bt_profile_row *rows, int max) {
         rows[count - 1] = (bt_profile_row){.op = "launch gaps", .kernel = "", .seconds = gaps};
     }
     free(seconds);
+    return count;
+}
+
+int bt_program_trace(const bt_program *p, bt_span *spans, int max) {
+    const bt_launch_log *log = p->timed ? p->api->log(p->device_program) : NULL;
+    int steps = log ? bt_launch_log_kept(log) : 0, count = 0;
+    for (int s = 0; s < steps; s++) {
+        uint64_t step;
+        const bt_launch_time *times = bt_launch_log_step(log, s, &step);
+        for (int i = 0; i < p->launch_count; i++, count++) {
+            if (count >= max) continue;
+            spans[count] = (bt_span){.kernel = p->infos[i].kernel,
+                                     .start = times[i].start,
+                                     .seconds = times[i].seconds,
+                                     .step = (uint32_t)(p->step - p->steps_run + step) + 1};
+            memcpy(spans[count].name, p->infos[i].label, sizeof spans[count].name);
+        }
+    }
     return count;
 }
 

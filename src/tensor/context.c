@@ -16,6 +16,7 @@ bt_status bt_open(const bt_context_desc *desc, bt_context **out) {
     if (!ctx->nodes) return bt_fail_memory(bt_error_of(ctx), "the graph", 64 * sizeof *ctx->nodes);
     ctx->node_capacity = 64;
     ctx->node_count = 1;
+    ctx->threads = desc->threads;
     return bt_device_open(desc, bt_error_of(ctx), &ctx->api, &ctx->device_index, &ctx->device);
 }
 

@@ -95,6 +95,7 @@ struct bt_context {
     const bt_device_api *api;
     bt_device *device;
     int device_index;
+    int threads;              // as asked for; 0: one per core
     struct bt_reload *reload; // the kernels that it was given; NULL: those of the build
     size_t device_bytes;
     uint64_t device_allocations;

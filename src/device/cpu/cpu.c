@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/checked.h"
+#include "base/launch_log.h"
 #include "device/cpu/worker.h"
 #include "device/depend.h"
 
@@ -34,7 +35,7 @@ struct bt_device_program {
     uint32_t steps; // of the running bt_pool_run
     char *scratch;  // scratch_bytes for each worker
     size_t scratch_bytes;
-    double *seconds; // of each launch; NULL: not timed
+    bt_launch_log *log; // NULL: not timed
     double total;
 };
 
@@ -189,7 +190,7 @@ static void cpu_program_done(bt_device *dev, bt_device_program *program) {
     if (!program) return;
     free(program->launches);
     free(program->scratch);
-    free(program->seconds);
+    bt_launch_log_free(program->log);
     free(program);
 }
 
@@ -244,14 +245,11 @@ static bt_status cpu_program_init(bt_device *dev, const bt_launch *launches, int
     program->count = count;
     program->scratch_bytes = BT_BINDING_ALIGN;
     program->launches = aligned(bytes);
-    if (use->timed) program->seconds = calloc((size_t)count + 1, sizeof *program->seconds);
-    if (!program->launches || (use->timed && !program->seconds)) {
-        cpu_program_done(dev, program);
-        return bt_fail_memory(err, "a program", bytes);
-    }
-    for (int i = 0; i < count; i++)
+    bt_status status = program->launches ? BT_OK : bt_fail_memory(err, "a program", bytes);
+    if (status == BT_OK && use->timed) status = bt_launch_log_make(count, err, &program->log);
+    for (int i = 0; i < count && status == BT_OK; i++)
         prepare_launch(dev, &launches[i], program, &program->launches[i]);
-    bt_status status = place_barriers(program, launches, err);
+    if (status == BT_OK) status = place_barriers(program, launches, err);
     if (status == BT_OK)
         status = allocate_scratch(program, (size_t)bt_pool_workers(dev->pool), err);
     if (status != BT_OK) {
@@ -267,15 +265,15 @@ static void walk(void *user, int worker, int workers) {
     bt_device_program *program = user;
     char *scratch = program->scratch + (size_t)worker * program->scratch_bytes;
     const bt_cpu_worker shared = {worker, workers, scratch}, alone = {0, 1, scratch};
-    double *seconds = worker == 0 ? program->seconds : NULL;
+    bt_launch_log *log = worker == 0 ? program->log : NULL;
     for (uint32_t step = 0; step < program->steps; step++)
         for (int i = 0; i < program->count; i++) {
             const cpu_launch *at = &program->launches[i];
             if (at->barrier && step + (uint32_t)i > 0) bt_pool_barrier(program->pool);
             if (at->solo && worker > 0) continue;
-            double start = seconds ? bt_seconds() : 0;
+            double start = log ? bt_seconds() : 0;
             at->fn(&at->launch, at->solo ? &alone : &shared);
-            if (seconds) seconds[i] += bt_seconds() - start;
+            if (log) bt_launch_log_add(log, i, start, bt_seconds() - start);
         }
 }
 
@@ -300,8 +298,12 @@ static void cpu_times(bt_device *dev, const bt_device_program *program, double *
                       double *total) {
     (void)dev;
     for (int i = 0; i < program->count; i++)
-        seconds[i] = program->seconds ? program->seconds[i] : 0;
+        seconds[i] = program->log ? program->log->seconds[i] : 0;
     *total = program->total;
+}
+
+static const bt_launch_log *cpu_log(const bt_device_program *program) {
+    return program->log;
 }
 
 static const bt_device_counters *cpu_counters(const bt_device *dev) {
@@ -323,5 +325,6 @@ const bt_device_api bt_device_cpu = {
     .run = cpu_run,
     .wait = cpu_wait,
     .times = cpu_times,
+    .log = cpu_log,
     .counters = cpu_counters,
 };

@@ -213,6 +213,7 @@ bt_status bt_cuda_run(bt_device *dev, bt_device_program *program, uint32_t steps
 bt_status bt_cuda_wait(bt_device *dev, bt_error *err);
 void bt_cuda_times(bt_device *dev, const bt_device_program *program, double *seconds,
                    double *total);
+const struct bt_launch_log *bt_cuda_log(const bt_device_program *program);
 const char *bt_cuda_note(const bt_device_program *program);
 const bt_whole_plan *bt_cuda_plan(const bt_device_program *program); // NULL: launch by launch
 bt_status bt_cuda_resolve_all(bt_device *dev, bt_error *err);

@@ -152,6 +152,7 @@ const bt_device_api bt_device_cuda = {
     .run = bt_cuda_run,
     .wait = bt_cuda_wait,
     .times = bt_cuda_times,
+    .log = bt_cuda_log,
     .counters = cuda_counters,
     .precision = cuda_precision,
     .note = bt_cuda_note,

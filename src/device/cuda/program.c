@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/launch_log.h"
+#include "base/threads.h"
 #include "device/kernels.h"
 
 enum {
@@ -24,8 +26,9 @@ struct bt_device_program {
     CUgraphExec tapes[LEVELS];
     double total;
 
-    double *seconds; // of each launch; NULL: not timed
-    CUevent *events; // before and after each launch
+    bt_launch_log *log; // NULL: not timed
+    CUevent *events;    // before and after each launch
+    double sent;        // bt_seconds when the run began: where a trace puts its first event
 
     char note[512];
     bt_device_program *next; // of the device
@@ -55,10 +58,16 @@ bt_status bt_cuda_wait(bt_device *dev, bt_error *err) {
     return bt_cuda_check(dev, bt_cu.cuStreamSynchronize(dev->stream), "running kernels", err);
 }
 
-static bt_status collect_launches(bt_device *dev, bt_device_program *program, bt_error *err) {
-    for (int i = 0; i < program->count; i++)
-        BT_TRY(seconds_between(dev, program->events[2 * i], program->events[2 * i + 1],
-                               &program->seconds[i], err));
+// Of one step in the run that began with `begin`.
+static bt_status collect_launches(bt_device *dev, bt_device_program *program, CUevent begin,
+                                  bt_error *err) {
+    for (int i = 0; i < program->count; i++) {
+        double start = program->sent, seconds = 0;
+        CUevent *events = &program->events[2 * i];
+        BT_TRY(seconds_between(dev, begin, events[0], &start, err));
+        BT_TRY(seconds_between(dev, events[0], events[1], &seconds, err));
+        bt_launch_log_add(program->log, i, start, seconds);
+    }
     return BT_OK;
 }
 
@@ -153,18 +162,18 @@ static bt_status record(bt_device *dev, bt_device_program *program, int level, b
 
 static bool level_fits(const bt_device_program *program, int level) {
     return level == 0 ||
-           (!program->seconds && (uint64_t)program->count * level_steps[level] <= TAPE_LAUNCHES);
+           (!program->log && (uint64_t)program->count * level_steps[level] <= TAPE_LAUNCHES);
 }
 
-static bt_status run_launches(bt_device *dev, bt_device_program *program, uint32_t steps,
-                              bt_error *err) {
+static bt_status run_launches(bt_device *dev, bt_device_program *program, CUevent begin,
+                              uint32_t steps, bt_error *err) {
     while (steps > 0) {
         int level = LEVELS - 1;
         while (level_steps[level] > steps || !level_fits(program, level)) level--;
         if (!program->tapes[level]) BT_TRY(record(dev, program, level, err));
         BT_TRY(bt_cuda_check(dev, bt_cu.cuGraphLaunch(program->tapes[level], dev->stream),
                              "launching a graph", err));
-        if (program->seconds) BT_TRY(collect_launches(dev, program, err));
+        if (program->log) BT_TRY(collect_launches(dev, program, begin, err));
         dev->counters.submissions++;
         dev->counters.launches += (uint64_t)level_steps[level] * (uint32_t)program->count;
         steps -= level_steps[level];
@@ -178,8 +187,9 @@ bt_status bt_cuda_run(bt_device *dev, bt_device_program *program, uint32_t steps
     bt_cuda_slot *slot = &dev->slots[dev->next_slot++ % BT_CUDA_IN_FLIGHT];
     BT_TRY(collect(dev, slot, err));
     BT_TRY(bt_cuda_check(dev, bt_cu.cuEventRecord(slot->begin, dev->stream), "sending work", err));
+    program->sent = bt_seconds();
     BT_TRY(program->whole ? bt_cuda_whole_run(dev, program->whole, steps, err)
-                          : run_launches(dev, program, steps, err));
+                          : run_launches(dev, program, slot->begin, steps, err));
     BT_TRY(bt_cuda_check(dev, bt_cu.cuEventRecord(slot->end, dev->stream), "sending work", err));
     slot->program = program;
     return BT_OK;
@@ -190,8 +200,12 @@ void bt_cuda_times(bt_device *dev, const bt_device_program *program, double *sec
     bt_error ignored = {0}; // what a lost device did not tell is not counted
     (void)bt_cuda_wait(dev, &ignored);
     for (int i = 0; i < program->count; i++)
-        seconds[i] = program->seconds ? program->seconds[i] : 0;
+        seconds[i] = program->log ? program->log->seconds[i] : 0;
     *total = program->total;
+}
+
+const bt_launch_log *bt_cuda_log(const bt_device_program *program) {
+    return program->log;
 }
 
 const char *bt_cuda_note(const bt_device_program *program) {
@@ -223,17 +237,17 @@ void bt_cuda_program_done(bt_device *dev, bt_device_program *program) {
     free(program->launches);
     free(program->nodes);
     free(program->first);
-    free(program->seconds);
+    bt_launch_log_free(program->log);
     free(program->events);
     free(program);
 }
 
 static bt_status make_timed(bt_device *dev, bt_device_program *program, bt_error *err) {
     size_t count = (size_t)program->count;
-    program->seconds = calloc(count + 1, sizeof *program->seconds);
+    BT_TRY(bt_launch_log_make(program->count, err, &program->log));
     program->events = calloc(2 * count + 1, sizeof(CUevent));
-    if (!program->seconds || !program->events)
-        return bt_fail_memory(err, "the times of a program", 4 * count * sizeof(double));
+    if (!program->events)
+        return bt_fail_memory(err, "the times of a program", 2 * count * sizeof(CUevent));
     for (size_t i = 0; i < 2 * count; i++)
         BT_TRY(bt_cuda_check(dev, bt_cu.cuEventCreate(&program->events[i], 0), "making an event",
                              err));

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "base/launch_log.h"
 #include "base/threads.h"
 #include "device/sim/run.h"
 
@@ -15,13 +16,12 @@ typedef struct sim_launch {
     bt_launch launch;
     int portable;
     uint32_t grid[3];
-    double seconds;
 } sim_launch;
 
 struct bt_device_program {
     sim_launch *launches;
     int count;
-    bool timed;
+    bt_launch_log *log; // NULL: not timed
     double total;
 };
 
@@ -94,6 +94,7 @@ static bt_status sim_read(bt_device *dev, const bt_buffer *buffer, size_t offset
 static void sim_program_done(bt_device *dev, bt_device_program *program) {
     (void)dev;
     if (!program) return;
+    bt_launch_log_free(program->log);
     free(program->launches);
     free(program);
 }
@@ -104,12 +105,12 @@ static bt_status sim_program_init(bt_device *dev, const bt_launch *launches, int
     *out = NULL;
     bt_device_program *program = calloc(1, sizeof *program);
     if (!program) return bt_fail_memory(err, "a program", sizeof *program);
-    program->timed = use->timed;
     program->count = count;
     program->launches = calloc((size_t)count + 1, sizeof *program->launches);
     bt_status status = program->launches
                            ? BT_OK
                            : bt_fail_memory(err, "a program", (size_t)count * sizeof(sim_launch));
+    if (status == BT_OK && use->timed) status = bt_launch_log_make(count, err, &program->log);
     for (int i = 0; i < count && status == BT_OK; i++) {
         sim_launch *l = &program->launches[i];
         l->launch = launches[i];
@@ -130,11 +131,11 @@ static bt_status sim_run(bt_device *dev, bt_device_program *program, uint32_t st
     for (uint32_t step = 0; step < steps; step++)
         for (int i = 0; i < program->count; i++) {
             sim_launch *l = &program->launches[i];
-            double start = program->timed ? bt_seconds() : 0;
+            double start = program->log ? bt_seconds() : 0;
             BT_TRY(bt_sim_run(dev->sim, &bt_sim_kernels[l->portable],
                               &bt_portable_table[l->portable], l->grid, &l->launch, err));
             dev->counters.launches++;
-            if (program->timed) l->seconds += bt_seconds() - start;
+            if (program->log) bt_launch_log_add(program->log, i, start, bt_seconds() - start);
         }
     program->total += bt_seconds() - begin;
     return BT_OK;
@@ -148,8 +149,13 @@ static bt_status sim_wait(bt_device *dev, bt_error *err) { // sim_run has waited
 static void sim_times(bt_device *dev, const bt_device_program *program, double *seconds,
                       double *total) {
     (void)dev;
-    for (int i = 0; i < program->count; i++) seconds[i] = program->launches[i].seconds;
+    for (int i = 0; i < program->count; i++)
+        seconds[i] = program->log ? program->log->seconds[i] : 0;
     *total = program->total;
+}
+
+static const bt_launch_log *sim_log(const bt_device_program *program) {
+    return program->log;
 }
 
 static const bt_device_counters *sim_counters(const bt_device *dev) {
@@ -171,5 +177,6 @@ const bt_device_api bt_device_sim = {
     .run = sim_run,
     .wait = sim_wait,
     .times = sim_times,
+    .log = sim_log,
     .counters = sim_counters,
 };

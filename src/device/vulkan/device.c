@@ -252,6 +252,7 @@ const bt_device_api bt_device_vulkan = {
     .run = bt_vk_run,
     .wait = bt_vk_wait,
     .times = bt_vk_times,
+    .log = bt_vk_log,
     .counters = vk_counters,
     .kernel_swap = bt_vk_kernel_swap,
     .language = "glsl",

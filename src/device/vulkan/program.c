@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/launch_log.h"
+#include "base/threads.h"
 #include "device/depend.h"
 #include "device/kernels.h"
 
@@ -35,7 +37,7 @@ struct bt_device_program {
     uint64_t last_end;   // time stamp
     double total;
 
-    double *seconds; // of each launch; NULL: not timed
+    bt_launch_log *log; // NULL: not timed
     VkQueryPool queries;
     uint64_t *stamps;
 
@@ -46,7 +48,7 @@ struct bt_device_program {
 // that is for profiling, it has no long tapes.
 static bool level_fits(const bt_device_program *program, int level) {
     return level == 0 || ((uint64_t)program->count * level_steps[level] <= TAPE_LAUNCHES &&
-                          !(program->seconds && level > 1));
+                          !(program->log && level > 1));
 }
 
 // ---- Collecting what has been run -------------------------------------------------------------
@@ -64,13 +66,15 @@ static bt_status get_stamps(bt_device *dev, VkQueryPool pool, uint32_t first, ui
     return bt_vk_check(dev, result, "reading its clock", err);
 }
 
-static bt_status collect_launches(bt_device *dev, bt_device_program *program, uint32_t steps,
-                                  bt_error *err) {
-    uint32_t count = (uint32_t)program->count, launches = steps * count;
+// `begin`: the device's clock when the submission began.
+static bt_status collect_launches(bt_device *dev, bt_device_program *program,
+                                  const bt_vk_slot *slot, uint64_t begin, bt_error *err) {
+    uint32_t count = (uint32_t)program->count, launches = slot->steps * count;
     BT_TRY(get_stamps(dev, program->queries, 0, 2 * launches, program->stamps, err));
     for (uint32_t i = 0; i < launches; i++)
-        program->seconds[i % count] +=
-            seconds_between(dev, program->stamps[2 * i], program->stamps[2 * i + 1]);
+        bt_launch_log_add(program->log, (int)(i % count),
+                          slot->sent + seconds_between(dev, begin, program->stamps[2 * i]),
+                          seconds_between(dev, program->stamps[2 * i], program->stamps[2 * i + 1]));
     return BT_OK;
 }
 
@@ -86,7 +90,7 @@ static bt_status collect(bt_device *dev, bt_vk_slot *slot, bt_error *err) {
     program->total += slot->first ? busy : seconds_between(dev, program->last_end, stamps[1]);
     program->last_end = stamps[1];
     program->step_seconds = busy > 0 ? busy / slot->steps : 1e-9; // known, however short
-    return program->seconds ? collect_launches(dev, program, slot->steps, err) : BT_OK;
+    return program->log ? collect_launches(dev, program, slot, stamps[0], err) : BT_OK;
 }
 
 bt_status bt_vk_wait(bt_device *dev, bt_error *err) {
@@ -120,7 +124,7 @@ static void push_constants(const bt_device *dev, VkCommandBuffer commands,
 static void record_step(const bt_device *dev, const bt_device_program *program,
                         VkCommandBuffer commands, uint32_t query) {
     const VkPipelineStageFlagBits done = VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT;
-    bool timed = program->seconds;
+    bool timed = program->log;
     for (int i = 0; i < program->count; i++, query += 2) {
         const vk_launch *at = &program->resolved[i];
         if (timed || program->barrier[i]) bt_vk_barrier(commands, false);
@@ -191,7 +195,7 @@ static bt_status choose_tapes(bt_device *dev, bt_device_program *program, uint32
     double limit = program->step_seconds > 0 ? SUBMIT_SECONDS / program->step_seconds : 1;
     if (limit > SUBMIT_STEPS) limit = SUBMIT_STEPS;
     if (steps > limit) steps = limit < 1 ? 1 : (uint32_t)limit;
-    uint32_t room = program->seconds ? 1 : SUBMIT_TAPES;
+    uint32_t room = program->log ? 1 : SUBMIT_TAPES;
     for (*chosen = 0; *chosen < steps && room > 0; room--) {
         int level = LEVELS - 1;
         while (level_steps[level] > steps - *chosen || !level_fits(program, level)) level--;
@@ -213,9 +217,10 @@ static bt_status send(bt_device *dev, bt_device_program *program, uint32_t steps
     BT_TRY(choose_tapes(dev, program, steps, commands, &count, sent, err));
     commands[count++] = slot->end;
     bt_vk.ResetQueryPool(dev->handle, dev->clock, 2 * index, 2);
-    if (program->seconds)
+    if (program->log)
         bt_vk.ResetQueryPool(dev->handle, program->queries, 0,
                              2 * *sent * (uint32_t)program->count);
+    slot->sent = bt_seconds();
     BT_TRY(bt_vk_submit(dev, commands, count, err));
     slot->program = program;
     slot->value = dev->submitted;
@@ -224,7 +229,7 @@ static bt_status send(bt_device *dev, bt_device_program *program, uint32_t steps
     dev->next_slot++;
     dev->counters.launches += (uint64_t)*sent * (uint32_t)program->count;
     // The next submission needs to know how long a step takes, or the queries of a timed program.
-    bool wait = program->step_seconds <= 0 || program->seconds;
+    bool wait = program->step_seconds <= 0 || program->log;
     return wait ? collect(dev, slot, err) : BT_OK;
 }
 
@@ -241,8 +246,12 @@ void bt_vk_times(bt_device *dev, const bt_device_program *program, double *secon
     bt_error ignored = {0}; // what a lost device did not tell is not counted
     (void)bt_vk_wait(dev, &ignored);
     for (int i = 0; i < program->count; i++)
-        seconds[i] = program->seconds ? program->seconds[i] : 0;
+        seconds[i] = program->log ? program->log->seconds[i] : 0;
     *total = program->total;
+}
+
+const bt_launch_log *bt_vk_log(const bt_device_program *program) {
+    return program->log;
 }
 
 // ---- Making -----------------------------------------------------------------------------------
@@ -263,15 +272,14 @@ void bt_vk_program_done(bt_device *dev, bt_device_program *program) {
     free(program->launches);
     free(program->resolved);
     free(program->barrier);
-    free(program->seconds);
+    bt_launch_log_free(program->log);
     free(program->stamps);
     free(program);
 }
 
 static bt_status make_timed(bt_device *dev, bt_device_program *program, bt_error *err) {
     size_t count = (size_t)program->count;
-    program->seconds = calloc(count + 1, sizeof *program->seconds);
-    if (!program->seconds) return bt_fail_memory(err, "the times of a program", count);
+    BT_TRY(bt_launch_log_make(program->count, err, &program->log));
     size_t queries = 2 * count * level_steps[level_fits(program, 1)];
     program->stamps = calloc(queries + 1, sizeof *program->stamps);
     if (!program->stamps) return bt_fail_memory(err, "the times of a program", queries);

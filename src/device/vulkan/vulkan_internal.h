@@ -93,7 +93,8 @@ typedef struct bt_vk_slot {
     bt_device_program *program; // NULL: nothing is under way
     uint64_t value;             // of the timeline when it is done
     uint32_t steps;
-    bool first; // of its run
+    bool first;  // of its run
+    double sent; // bt_seconds then: where a trace puts its begin
 } bt_vk_slot;
 
 // A part of the staging ring.
@@ -129,7 +130,7 @@ struct bt_device {
     bt_vk_pipeline *pipelines;
     bt_portable *table; // bt_portable_table, with kernels swapped
     VkShaderModule *modules;
-    bt_portable_rules **rules; // of those that were swapped
+    bt_portable_rules **rules;   // of those that were swapped
     uint64_t generation;         // counts swaps
     bt_device_program *programs; // those that are alive
 };
@@ -182,5 +183,6 @@ void bt_vk_program_done(bt_device *dev, bt_device_program *program);
 bt_status bt_vk_run(bt_device *dev, bt_device_program *program, uint32_t steps, bt_error *err);
 bt_status bt_vk_wait(bt_device *dev, bt_error *err);
 void bt_vk_times(bt_device *dev, const bt_device_program *program, double *seconds, double *total);
+const struct bt_launch_log *bt_vk_log(const bt_device_program *program);
 
 #endif
