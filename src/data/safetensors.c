@@ -258,7 +258,7 @@ static void copy_little(void *out, const void *in, size_t count, size_t size) {
     for (size_t i = 0; i < count * size; i++) to[i] = from[i / size * size + size - 1 - i % size];
 }
 
-static uint32_t widen_f16(uint16_t h) {
+uint32_t bt_widen_f16(uint16_t h) {
     uint32_t sign = (uint32_t)(h >> 15) << 31, exponent = h >> 10 & 31, fraction = h & 1023;
     if (exponent == 31) return sign | 0x7f800000u | fraction << 13;
     if (exponent == 0 && fraction == 0) return sign;
@@ -273,7 +273,7 @@ static void widen(const st_dtype *type, uint8_t *out, const uint8_t *in, size_t 
     bool brain = type->name[0] == 'B';
     for (size_t i = 0; i < count; i++) {
         uint16_t half = (uint16_t)(in[2 * i] | in[2 * i + 1] << 8);
-        uint32_t bits = brain ? (uint32_t)half << 16 : widen_f16(half);
+        uint32_t bits = brain ? (uint32_t)half << 16 : bt_widen_f16(half);
         memcpy(out + 4 * i, &bits, 4);
     }
 }

@@ -26,7 +26,7 @@ typedef struct bt_st_file {
     bt_st_pair *metadata; // in the order of the file
     int metadata_count;
     size_t file_bytes, header_bytes;
-    void *memory[4]; // owned
+    void *memory[4]; // owned; the last is a JSON value, or NULL
 } bt_st_file;
 
 // Reads and checks a whole file. Free with bt_st_close, also after a failure. When the metadata has
@@ -36,6 +36,9 @@ void bt_st_close(bt_st_file *file);
 
 const bt_st_tensor *bt_st_find(const bt_st_file *file, const char *name); // NULL: none
 const char *bt_st_metadata(const bt_st_file *file, const char *key);      // NULL: none
+
+// The bits of a 16-bit float as those of a 32-bit one.
+uint32_t bt_widen_f16(uint16_t half);
 
 // Writes to a temporary file in the same folder, fsync, rename, fsync of the folder; the old file
 // stays whole until the new one is. Tensors are sorted as the reference does (docs/formats.md);

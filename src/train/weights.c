@@ -1,8 +1,10 @@
-// Tensors of a safetensors file as a model's parameters: by name, and for files of other
-// frameworks, whose names may differ, in order.
+// Tensors of a safetensors or .npz file as a model's parameters: by name, and for files of other
+// frameworks, whose names may differ, in order. What does not fit is listed.
+#include "data/npz.h"
 #include "train/train.h"
 
 #include <ctype.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -128,52 +130,135 @@ static int compare_names(const void *x, const void *y) {
     return strcmp(a, b);
 }
 
-static bt_status fail_import(bt_context *ctx, const char *path, const bt_model *model,
-                             const candidates *c) {
-    char list[300] = "", a[TEXT], b[TEXT];
-    size_t at = 0;
-    int n = c->count < model->parameter_count ? c->count : model->parameter_count;
-    for (int i = 0; i < n && at < sizeof list - 120; i++) {
-        bt_st_tensor p;
-        if (like_parameter(ctx, model, i, c->tensor[i])) continue;
-        parameter_like(ctx, model, i, &p);
-        at += (size_t)snprintf(list + at, sizeof list - at,
-                               "%s for %s there is %.32s %.24s, not %.24s", at ? ";" : ":", p.name,
-                               c->tensor[i]->name, dims_text(c->tensor[i], a), dims_text(&p, b));
+// A list, a line for each difference, that ends with how many more there are when it is full.
+typedef struct report {
+    char *text; // NULL: only counted
+    size_t bytes, at;
+    char first[200];
+    int missing, misshapen, unexpected, left_out;
+} report;
+
+__attribute__((format(printf, 2, 3))) static void add_line(report *r, const char *format, ...) {
+    enum { MORE = 32 }; // room for the last line
+    char line[2 * TEXT + 600];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    if (!*r->first) snprintf(r->first, sizeof r->first, "%.190s", line);
+    size_t length = strlen(line);
+    if (!r->text || r->left_out || r->at + length + 1 + MORE > r->bytes) {
+        r->left_out++;
+        return;
     }
+    r->at += (size_t)snprintf(r->text + r->at, r->bytes - r->at, "%s%s", r->at ? "\n" : "", line);
+}
+
+// Of tensor t, which is in the place of parameter i.
+static void add_shape(bt_context *ctx, const bt_model *model, int i, const bt_st_tensor *t,
+                      report *r) {
+    char a[TEXT], b[TEXT];
+    bt_st_tensor p;
+    if (like_parameter(ctx, model, i, t)) return;
+    parameter_like(ctx, model, i, &p);
+    bool turned = t->rank == 2 && p.rank == 2 && t->dim[0] == p.dim[1] && t->dim[1] == p.dim[0];
+    bool other = strcmp(t->name, p.name) != 0;
+    r->misshapen++;
+    add_line(r, "wrong shape: %s is %s %s and must be %s%s%s%s%s", t->name, t->stored,
+             dims_text(t, a), dims_text(&p, b), other ? " to be " : "", other ? p.name : "",
+             same_dims(t, &p) ? " of floats" : "",
+             turned ? ": it is transposed, PyTorch has [outputs, inputs]" : "");
+}
+
+static void compare_by_name(bt_context *ctx, const bt_model *model, const bt_st_file *file,
+                            const candidates *c, report *r) {
+    char text[TEXT];
+    for (int i = 0; i < model->parameter_count; i++) {
+        const bt_st_tensor *t = bt_st_find(file, model->names[i]);
+        bt_st_tensor p;
+        parameter_like(ctx, model, i, &p);
+        if (t) add_shape(ctx, model, i, t, r);
+        if (t) continue;
+        r->missing++;
+        add_line(r, "missing: %s %s", p.name, dims_text(&p, text));
+    }
+    for (int k = 0; k < c->count && k < CANDIDATES_MAX; k++) {
+        bool known = false;
+        for (int i = 0; i < model->parameter_count; i++)
+            known = known || !strcmp(model->names[i], c->tensor[k]->name);
+        if (known) continue;
+        r->unexpected++;
+        add_line(r, "unexpected: %s %s %s", c->tensor[k]->name, c->tensor[k]->stored,
+                 dims_text(c->tensor[k], text));
+    }
+}
+
+static void end_report(report *r) {
+    if (r->text && r->left_out)
+        snprintf(r->text + r->at, r->bytes - r->at, "%s... and %d more", r->at ? "\n" : "",
+                 r->left_out);
+}
+
+static bt_status fail_import(bt_context *ctx, const char *path, const bt_model *model,
+                             const bt_st_file *file, const candidates *c, report *r) {
+    int known = 0, n = model->parameter_count;
+    for (int i = 0; i < n; i++) known += bt_st_find(file, model->names[i]) != NULL;
+    // Other names but as many tensors: in order, as they would be taken.
+    if (!known && c->count == n)
+        for (int i = 0; i < n; i++) add_shape(ctx, model, i, c->tensor[i], r);
+    else
+        compare_by_name(ctx, model, file, c, r);
+    end_report(r);
     return bt_fail(bt_error_of(ctx), BT_ERROR_DATA,
-                   "%.120s has %d tensors that do not fit the %d of the model%s", path, c->count,
-                   model->parameter_count, list);
+                   "%.120s does not fit the model: of its %d tensors %d %s missing, %d %s of the "
+                   "wrong shape, and %d of the file %s not expected. %s",
+                   path, n, r->missing, r->missing == 1 ? "is" : "are", r->misshapen,
+                   r->misshapen == 1 ? "is" : "are", r->unexpected,
+                   r->unexpected == 1 ? "is" : "are", r->first);
+}
+
+// By name where all names and shapes are there, else in the order of the file, else in that of the
+// names; NULL: none of these.
+static const char *match(bt_context *ctx, const bt_model *model, const bt_st_file *file,
+                         candidates *c) {
+    candidates named = *c;
+    if (match_names(ctx, model, file, &named)) {
+        *c = named;
+        return "by name";
+    }
+    if (fits_in_order(ctx, model, c)) return "in order";
+    int sorted = c->count < CANDIDATES_MAX ? c->count : CANDIDATES_MAX;
+    qsort(c->tensor, (size_t)sorted, sizeof *c->tensor, compare_names);
+    return fits_in_order(ctx, model, c) ? "in order" : NULL;
 }
 
 static bt_status import(bt_context *ctx, const char *path, const bt_model *model,
-                        const bt_st_file *file, char *how, size_t how_bytes) {
-    candidates c = find_candidates(file), named = c;
-    int found = c.count, n = model->parameter_count;
-    bool by_name = match_names(ctx, model, file, &named);
-    if (by_name) c = named;
-    if (!by_name && !fits_in_order(ctx, model, &c)) {
-        int sorted = found < CANDIDATES_MAX ? found : CANDIDATES_MAX;
-        qsort(c.tensor, (size_t)sorted, sizeof *c.tensor, compare_names);
-        if (!fits_in_order(ctx, model, &c)) return fail_import(ctx, path, model, &c);
-    }
+                        const bt_st_file *file, report *r) {
+    candidates all = find_candidates(file), c = all;
+    int n = model->parameter_count;
+    const char *matched = match(ctx, model, file, &c);
+    if (!matched) return fail_import(ctx, path, model, file, &c, r);
     for (int i = 0; i < n; i++) BT_TRY(bt_weight_write(ctx, model, i, c.tensor[i]));
-    if (how && by_name)
-        snprintf(how, how_bytes, "%d tensors matched by name%s", n,
-                 found > n ? ", the others in the file are not used" : "");
-    if (how && !by_name)
-        snprintf(how, how_bytes,
+    if (!strcmp(matched, "by name")) {
+        add_line(r, "%d tensors matched by name%s", n, all.count > n ? "; not used:" : "");
+        compare_by_name(ctx, model, file, &all, r); // what is left over
+    } else if (n > 0) {
+        add_line(r,
                  "the names differ: %d tensors matched in order, as their shapes allow (%s is %s, "
                  "... %s is %s)",
                  n, c.tensor[0]->name, model->names[0], c.tensor[n - 1]->name, model->names[n - 1]);
+    }
+    end_report(r);
     return BT_OK;
 }
 
 bt_status bt_model_import(bt_context *ctx, bt_model *model, const char *path, char *how,
                           size_t how_bytes) {
     bt_st_file file = {0};
-    bt_status status = bt_st_open(path, bt_error_of(ctx), &file);
-    if (status == BT_OK) status = import(ctx, path, model, &file, how, how_bytes);
+    report r = {.text = how_bytes ? how : NULL, .bytes = how_bytes};
+    if (r.text) *how = 0;
+    bt_status status = bt_tensors_open(path, bt_error_of(ctx), &file);
+    if (status == BT_OK) status = import(ctx, path, model, &file, &r);
     bt_st_close(&file);
     return status;
 }
