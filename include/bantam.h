@@ -430,6 +430,29 @@ typedef struct bt_profile_row {
 // program was made without profile).
 int bt_program_profile(const bt_program *program, bt_profile_row *rows, int max);
 
+// Something that took its time, for a timeline. Times are seconds on the system's monotonic clock.
+// Spans of a kind nest or follow each other, and never overlap otherwise.
+typedef struct bt_span {
+    char name[48];      // "2.conv2d_grad_weight"; of the host "epoch 3"
+    const char *kernel; // what the device ran; NULL: the host's
+    double start, seconds;
+    uint32_t step;   // that a launch belongs to, or the first one of several; 1 is the first
+    uint32_t images; // trained on meanwhile; 0: no such thing
+} bt_span;
+// Every launch of the first and the last 20 steps (or fewer) of a program made with profile, in
+// order; returns how many. The device's times are placed where the host sent the work, which is
+// some microseconds early.
+int bt_program_trace(const bt_program *program, bt_span *spans, int max);
+
+// The most that the device was seen to do with the library's own kernels, over sizes from the small
+// to the large: of arithmetic in a matrix product, and of memory, caches included, in a copy. A
+// launch that needs neither more arithmetic nor more bytes cannot take less than these allow.
+typedef struct bt_roofline {
+    double gflops, gbytes_s; // 10^9 per second
+} bt_roofline;
+// Measured once on each device (less than half a second) and kept in the user's cache folder.
+bt_status bt_roofline_find(bt_context *ctx, bt_dtype dtype, bt_roofline *out);
+
 typedef struct bt_program_stats {
     int launches;           // per step
     size_t temporary_bytes; // planned memory of intermediate results
@@ -465,20 +488,33 @@ bt_status bt_model_make(bt_context *ctx, const bt_model_desc *desc, bt_model **o
 const char *bt_model_spec(const bt_model *model);
 void bt_model_describe(const bt_model *model, bt_model_desc *out); // out->spec is the model's
 bt_tensor bt_model_forward(bt_context *ctx, const bt_model *model, bt_tensor images); // -> logits
-int bt_model_parameter_count(const bt_model *model); // tensors: weights and biases
+// What comes out of the first `layers` layers, [n, channels, h, w] or [n, features].
+bt_tensor bt_model_forward_to(bt_context *ctx, const bt_model *model, bt_tensor images, int layers);
+int bt_model_layer_count(const bt_model *model);
+const char *bt_model_layer_name(const bt_model *model, int i); // "0.conv8x5"
+int bt_model_parameter_count(const bt_model *model);           // tensors: weights and biases
 bt_tensor bt_model_parameter(const bt_model *model, int i);
 const char *bt_model_parameter_name(const bt_model *model, int i); // "0.weight"
 size_t bt_model_size(const bt_model *model);                       // numbers in all of them
 
 // The model of a checkpoint, with its weights.
 bt_status bt_model_load(bt_context *ctx, const char *path, bt_dtype dtype, bt_model **out);
-// Weights by name from any safetensors file whose names and shapes are those of PyTorch's
+// Weights by name from a safetensors or .npz file whose names and shapes are those of PyTorch's
 // nn.Sequential of the same layers; where names differ but order and shapes fit, in order.
-// `how` (may be NULL) gets a sentence that says what was matched.
+// `how` (may be NULL) gets a sentence that says what was matched, and a line for each tensor that
+// was not: on failure "missing: 0.bias [128]", "wrong shape: ...", "unexpected: ...".
 bt_status bt_model_import(bt_context *ctx, bt_model *model, const char *path, char *how,
                           size_t how_bytes);
 // Weights alone, as safetensors.
 bt_status bt_model_save(bt_context *ctx, const bt_model *model, const char *path);
+
+// For other programs. ONNX (opset 13): floats "images" [N, channels, height, width], bytes / 255, to
+// "logits" [N, classes]. NPZ: the weights under their names, for NumPy. C: a file that ends in
+// ".c" and a header beside it, C99 with nothing but math.h, whose function NAME_classify is named
+// after the file.
+typedef enum bt_export { BT_EXPORT_ONNX = 0, BT_EXPORT_NPZ, BT_EXPORT_C } bt_export;
+bt_status bt_model_export(bt_context *ctx, const bt_model *model, bt_export format,
+                          const char *path);
 
 typedef struct bt_evaluation {
     int count, correct;
@@ -492,6 +528,26 @@ bt_status bt_evaluate(bt_context *ctx, bt_model *model, bt_dataset *set, int bat
 // images [count, c, h, w] bytes -> probabilities [count, classes].
 bt_status bt_predict(bt_context *ctx, bt_model *model, const uint8_t *images, int count,
                      float *probabilities);
+
+// What a layer does with samples. A unit is an output of fc, or a channel with all its places. NaN:
+// the layer has no such thing.
+typedef struct bt_layer_stats {
+    char name[56]; // as bt_model_layer_name
+    int units;
+    double weight_norm, gradient_norm; // of the weights without biases, by the mean loss
+    double activation_mean;
+    // Of a unit over samples and places, root mean square over the units: 0 where all samples
+    // look alike.
+    double activation_deviation;
+    // Of an activation function: the share of units that no gradient passes for any of the samples.
+    // relu and gelu at 0, sigmoid and tanh at their bounds.
+    double dead;
+} bt_layer_stats;
+
+// Looks at the first `samples` samples of the set (0: 1000; up to a batch more may be looked at)
+// and describes up to `max` layers; *count is how many there are.
+bt_status bt_model_statistics(bt_context *ctx, const bt_model *model, bt_dataset *set, int samples,
+                              bt_layer_stats *out, int max, int *count);
 
 // ---- Training --------------------------------------------------------------------------------
 
@@ -559,6 +615,8 @@ typedef struct bt_train_result {
     const char *stop;              // why it ended: "epochs", "target", "time", "patience", "asked"
     const bt_profile_row *profile; // with desc.profile; belongs to the context
     int profile_count;
+    const bt_span *trace; // as well: what the host did, in the order of ends, then the launches
+    int trace_count;
 } bt_train_result;
 
 // Trains until something in desc ends it. BT_STOPPED when the callback asked to stop. A run that
@@ -569,10 +627,66 @@ bt_status bt_train(bt_context *ctx, const bt_train_desc *desc, bt_train_result *
 bt_hyper bt_schedule_at(const bt_train_desc *desc, uint32_t step, uint32_t steps,
                         uint32_t epoch_steps);
 
+// ---- Doctor ----------------------------------------------------------------------------------
+
+// Looks for what commonly keeps a network from learning (docs/doctor.md has the list).
+typedef enum bt_severity {
+    BT_SEVERITY_WARNING = 0, // it learns worse than it could
+    BT_SEVERITY_PROBLEM,     // it does not learn, or what it learns is of no use
+} bt_severity;
+
+const char *bt_severity_name(bt_severity severity); // "warning"
+
+typedef struct bt_finding {
+    bt_severity severity;
+    const char *code; // "dead-units"
+    char layer[56];   // bt_model_layer_name; "": no layer in particular
+    char text[256];   // what was seen, in numbers
+    const char *hint; // what to try
+} bt_finding;
+
+enum { BT_FINDINGS_MAX = 32 };
+
+typedef struct bt_diagnosis {
+    bt_finding findings[BT_FINDINGS_MAX];
+    int count;
+    char looked_at[768];    // what was examined, and its numbers
+    double lr_low, lr_high; // learning rates that help, by a range test; NaN: not known
+} bt_diagnosis;
+
+// The figures of an epoch, as bt_progress has them.
+typedef struct bt_epoch {
+    double train_loss, train_accuracy, val_loss, val_accuracy;
+} bt_epoch;
+
+// What can be told before the training that desc describes: data, first loss, layers, learning rate
+// (100 steps with a copy of the model). Training gives the same bits afterwards.
+bt_status bt_doctor_before(bt_context *ctx, const bt_train_desc *desc, bt_diagnosis *out);
+// What can be told afterwards, from the model and the epochs; adds to what was found before.
+bt_status bt_doctor_after(bt_context *ctx, const bt_train_desc *desc, const bt_epoch *epochs,
+                          int count, bt_diagnosis *diagnosis);
+
 // ---- Files -----------------------------------------------------------------------------------
 
 // Writes what a file is to `out`: format, shapes, metadata, checksum verified; as JSON if asked.
 bt_status bt_inspect(bt_context *ctx, const char *path, bool json, FILE *out);
+
+// TensorBoard's log: the first record makes a new file in `folder`, "events.out.tfevents...", which
+// the viewer puts together with those that are there, and may read while it grows. step: where the
+// run begins; what earlier files have from there on is no longer shown. Tags with a slash are
+// grouped by what is before it.
+typedef struct bt_events bt_events;
+bt_status bt_events_open(bt_context *ctx, const char *folder, uint32_t step, bt_events **out);
+bt_status bt_events_scalar(bt_context *ctx, bt_events *events, const char *tag, uint32_t step,
+                           double value);
+// pixels [channels, height, width], 1 (grey) or 3 (RGB) channels.
+bt_status bt_events_image(bt_context *ctx, bt_events *events, const char *tag, uint32_t step,
+                          const uint8_t *pixels, int channels, int height, int width);
+// Of the values of a tensor.
+bt_status bt_events_histogram(bt_context *ctx, bt_events *events, const char *tag, uint32_t step,
+                              bt_tensor values);
+// Reports what a full disk kept from the file; bt_close closes it too.
+bt_status bt_events_close(bt_context *ctx, bt_events *events);
 
 // The settings text of a checkpoint (see bt_train_desc.settings); belongs to the context.
 bt_status bt_checkpoint_settings(bt_context *ctx, const char *path, const char **settings,

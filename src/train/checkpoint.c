@@ -117,17 +117,12 @@ static bool read_field(const field *f, const char *text, void *base) {
     return true;
 }
 
-// Numbers in files have a decimal point, whatever locale the host program has set.
-typedef struct c_locale {
-    locale_t locale, before;
-} c_locale;
-
-static c_locale enter_c_locale(void) {
+bt_c_locale bt_c_locale_enter(void) {
     locale_t locale = newlocale(LC_NUMERIC_MASK, "C", (locale_t)0);
-    return (c_locale){locale, uselocale(locale)};
+    return (bt_c_locale){locale, uselocale(locale)};
 }
 
-static void leave_c_locale(c_locale l) {
+void bt_c_locale_leave(bt_c_locale l) {
     uselocale(l.before);
     if (l.locale) freelocale(l.locale);
 }
@@ -135,7 +130,7 @@ static void leave_c_locale(c_locale l) {
 static bt_status read_fields(const field *fields, int count, const char *path,
                              const bt_st_file *file, void *base, bt_error *err) {
     bt_status status = BT_OK;
-    c_locale l = enter_c_locale();
+    bt_c_locale l = bt_c_locale_enter();
     for (int i = 0; i < count && status == BT_OK; i++) {
         const char *text = bt_st_metadata(file, fields[i].key);
         if (!text)
@@ -147,7 +142,7 @@ static bt_status read_fields(const field *fields, int count, const char *path,
                              "%s: the metadata's \"%s\" is \"%.40s\", which cannot be", path,
                              fields[i].key, text);
     }
-    leave_c_locale(l);
+    bt_c_locale_leave(l);
     return status;
 }
 
@@ -265,11 +260,15 @@ bt_status bt_checkpoint_take(bt_context *ctx, bt_checkpoint *c, const bt_run_sta
     return BT_OK;
 }
 
+const bt_st_tensor *bt_checkpoint_tensors(const bt_checkpoint *c) {
+    return c->tensors;
+}
+
 bt_status bt_checkpoint_write(const bt_checkpoint *c, const char *path, bt_error *err) {
     char texts[PAIRS_MAX][VALUE];
     bt_st_pair pairs[PAIRS_MAX] = {{"bantam", texts[0]}, {"spec", c->model->spec}};
     int n = 2;
-    c_locale l = enter_c_locale();
+    bt_c_locale l = bt_c_locale_enter();
     snprintf(texts[0], VALUE, "%d", FORMAT);
     for (int i = 0; i < MODEL_FIELDS; i++, n++) {
         write_field(&model_fields[i], &c->model->desc, texts[n]);
@@ -279,7 +278,7 @@ bt_status bt_checkpoint_write(const bt_checkpoint *c, const char *path, bt_error
         write_field(&run_fields[i], &c->state, texts[n]);
         pairs[n] = (bt_st_pair){run_fields[i].key, texts[n]};
     }
-    leave_c_locale(l);
+    bt_c_locale_leave(l);
     if (c->settings) pairs[n++] = (bt_st_pair){"settings", c->settings};
     int tensors = c->tensor_count + (c->tensors[c->tensor_count].bytes > 0);
     return bt_st_write(path, c->tensors, tensors, pairs, n, err);

@@ -119,28 +119,40 @@ static bt_tensor apply(bt_context *ctx, const bt_layer *l, const bt_tensor *para
     return x;
 }
 
-bt_tensor bt_model_forward(bt_context *ctx, const bt_model *model, bt_tensor images) {
+static bool takes(bt_context *ctx, const bt_model *model, bt_tensor images) {
     const bt_model_desc *d = &model->desc;
     bt_shape s = bt_tensor_shape(ctx, images);
-    if (!images.id) return images;
-    if (s.rank != 4 || s.dim[1] != d->channels || s.dim[2] != d->height || s.dim[3] != d->width) {
-        bt_fail(bt_error_of(ctx), BT_ERROR_USAGE,
-                "the model takes images [n, %d, %d, %d], and was given rank %d, [%d, %d, %d, %d]",
-                d->channels, d->height, d->width, s.rank, s.dim[0], s.dim[1], s.dim[2], s.dim[3]);
-        return (bt_tensor){0};
-    }
+    if (!images.id) return false;
+    if (s.rank == 4 && s.dim[1] == d->channels && s.dim[2] == d->height && s.dim[3] == d->width)
+        return true;
+    bt_fail(bt_error_of(ctx), BT_ERROR_USAGE,
+            "the model takes images [n, %d, %d, %d], and was given rank %d, [%d, %d, %d, %d]",
+            d->channels, d->height, d->width, s.rank, s.dim[0], s.dim[1], s.dim[2], s.dim[3]);
+    return false;
+}
+
+bt_tensor bt_model_layers(bt_context *ctx, const bt_model *model, bt_tensor images, int layers,
+                          bt_tensor *outputs) {
+    if (!takes(ctx, model, images)) return (bt_tensor){0};
     const bt_tensor *parameters = model->parameters;
-    for (int i = 0; i < model->layer_count; i++) {
+    for (int i = 0; i < layers && i < model->layer_count; i++) {
         const bt_layer *l = &model->layers[i];
-        char scope[BT_LAYER_TEXT + 8];
-        snprintf(scope, sizeof scope, "%d.%s", l->index, l->text);
-        bt_scope(ctx, scope);
+        bt_scope(ctx, l->name);
         images = apply(ctx, l, parameters, images);
+        if (outputs) outputs[i] = images;
         if (l->kind == BT_LAYER_FC || l->kind == BT_LAYER_CONV) parameters += 2;
     }
-    images = flatten(ctx, images);
     bt_scope(ctx, NULL);
     return images;
+}
+
+bt_tensor bt_model_forward_to(bt_context *ctx, const bt_model *model, bt_tensor images,
+                              int layers) {
+    return bt_model_layers(ctx, model, images, layers, NULL);
+}
+
+bt_tensor bt_model_forward(bt_context *ctx, const bt_model *model, bt_tensor images) {
+    return flatten(ctx, bt_model_layers(ctx, model, images, model->layer_count, NULL));
 }
 
 // ---- Questions -------------------------------------------------------------------------------
@@ -154,6 +166,9 @@ void bt_model_describe(const bt_model *model, bt_model_desc *out) {
 int bt_model_parameter_count(const bt_model *model) {
     return model->parameter_count;
 }
+int bt_model_layer_count(const bt_model *model) {
+    return model->layer_count;
+}
 size_t bt_model_size(const bt_model *model) {
     return model->size;
 }
@@ -164,6 +179,10 @@ bt_tensor bt_model_parameter(const bt_model *model, int i) {
 
 const char *bt_model_parameter_name(const bt_model *model, int i) {
     return i >= 0 && i < model->parameter_count ? model->names[i] : "";
+}
+
+const char *bt_model_layer_name(const bt_model *model, int i) {
+    return i >= 0 && i < model->layer_count ? model->layers[i].name : "";
 }
 
 bt_status bt_model_fits(bt_context *ctx, const bt_model *model, const bt_dataset *set) {

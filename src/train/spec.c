@@ -260,6 +260,7 @@ static bt_status read_layers(bt_model *model, const char *spec, parser *p) {
         BT_TRY(read_layer(p));
         BT_TRY(shape_rules[p->layer->kind](p));
         p->layer->index = index;
+        snprintf(p->layer->name, sizeof p->layer->name, "%d.%s", index, p->layer->text);
         index += p->layer->kind != BT_LAYER_FLATTEN;
         if (!*s) return BT_OK;
     }

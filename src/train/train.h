@@ -6,6 +6,8 @@
 #include "base/owner.h"
 #include "data/safetensors.h"
 
+#include <locale.h>
+
 // ---- Models ----------------------------------------------------------------------------------
 
 enum { BT_LAYERS_MAX = 256, BT_LAYER_TEXT = 40 };
@@ -27,7 +29,8 @@ typedef struct bt_layer {
     int index;  // position among the layers, flatten not counted, as PyTorch's names have it
     int inputs; // features (fc) or channels (conv)
     int outputs, size, stride, padding;
-    char text[BT_LAYER_TEXT]; // "conv8x5"
+    char text[BT_LAYER_TEXT];      // "conv8x5"
+    char name[BT_LAYER_TEXT + 16]; // "0.conv8x5"
 } bt_layer;
 
 struct bt_model {
@@ -42,6 +45,9 @@ struct bt_model {
 
 // Fills in layers, layer_count and spec from desc; model->spec is to be freed by the caller.
 bt_status bt_spec_parse(bt_model *model, bt_error *err) BT_MUST_CHECK;
+// bt_model_forward_to, where outputs (may be NULL) gets what comes out of each of those layers.
+bt_tensor bt_model_layers(bt_context *ctx, const bt_model *model, bt_tensor images, int layers,
+                          bt_tensor *outputs);
 // A sentence where images of the set cannot go through the model.
 bt_status bt_model_fits(bt_context *ctx, const bt_model *model,
                         const bt_dataset *set) BT_MUST_CHECK;
@@ -70,6 +76,22 @@ bt_status bt_weight_find(bt_context *ctx, const char *path, const bt_st_file *fi
 bt_status bt_weight_write(bt_context *ctx, const bt_model *model, int i,
                           const bt_st_tensor *t) BT_MUST_CHECK;
 
+// ---- Other formats ---------------------------------------------------------------------------
+
+// A model as files of other programs have it; weights are its parameters in their order, in F32.
+bt_status bt_onnx_write(const bt_model *model, const bt_st_tensor *weights, const char *path,
+                        bt_error *err) BT_MUST_CHECK;
+// Writes `path`, which ends in ".c", and the header beside it.
+bt_status bt_c_source_write(const bt_model *model, const bt_st_tensor *weights, const char *path,
+                            bt_error *err) BT_MUST_CHECK;
+
+// Numbers in files have a decimal point, whatever locale the host program has set.
+typedef struct bt_c_locale {
+    locale_t locale, before;
+} bt_c_locale;
+bt_c_locale bt_c_locale_enter(void);
+void bt_c_locale_leave(bt_c_locale l);
+
 // ---- Checkpoints -----------------------------------------------------------------------------
 
 // The numbers of a run. checkpoint.c has the table of their names in files.
@@ -96,6 +118,8 @@ bt_status bt_checkpoint_make(bt_context *ctx, const bt_model *model, bt_program 
 // Numbers that are not finite are an error: no such checkpoint shall be written.
 bt_status bt_checkpoint_take(bt_context *ctx, bt_checkpoint *c, const bt_run_state *state,
                              const bt_log_entry *log, uint32_t log_count) BT_MUST_CHECK;
+// What was taken: first of all the model's parameters, in their order.
+const bt_st_tensor *bt_checkpoint_tensors(const bt_checkpoint *c);
 bt_status bt_checkpoint_write(const bt_checkpoint *c, const char *path,
                               bt_error *err) BT_MUST_CHECK;
 // Checks that the run of `path` is the one that `state` describes and puts weights, moments, log

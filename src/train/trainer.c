@@ -1,6 +1,7 @@
 // The training loop. All that happens from step to step is in the program on the device; the host
 // runs it for a stretch of steps, reads the log of that stretch, and looks up once in a while to
 // report, validate, save, and see whether it is time to stop.
+#include "train/trace.h"
 #include "train/train.h"
 
 #include "base/threads.h"
@@ -43,6 +44,8 @@ typedef struct run {
     saver last, best;
     bool save_asked;
     const char *stop; // why, once it is time
+    bt_trace trace;
+    double epoch_began; // bt_seconds
 } run;
 
 // ---- Checking --------------------------------------------------------------------------------
@@ -234,7 +237,9 @@ static void report(run *r, bt_event event) {
         .program = event == BT_EVENT_START ? bt_program_note(r->program) : NULL,
     };
     r->log_reported = r->log_count;
+    double began = bt_seconds();
     bt_answer answer = r->desc->callback(r->desc->user, &p);
+    bt_trace_add(&r->trace, began, s->step, 0, "report");
     if (answer == BT_SAVE) r->save_asked = true;
     if (answer == BT_STOP && !r->stop) r->stop = "asked";
 }
@@ -244,7 +249,9 @@ static void report(run *r, bt_event event) {
 static bt_status take(run *r, saver *s) {
     if (!s->checkpoint) return BT_OK;
     s->pending = false;
+    double began = bt_seconds();
     BT_TRY(bt_checkpoint_take(r->ctx, s->checkpoint, &r->state, r->log, r->log_count));
+    bt_trace_add(&r->trace, began, r->state.step, 0, "take checkpoint %s", s->name);
     s->pending = true;
     return BT_OK;
 }
@@ -256,8 +263,10 @@ static void write_pending(run *r, saver *s, bool now) {
     char path[PATH_BYTES];
     snprintf(path, sizeof path, "%s/%s.safetensors", r->desc->folder, s->name);
     bt_error_clear(&s->error);
+    double began = bt_seconds();
     s->pending = bt_checkpoint_write(s->checkpoint, path, &s->error) != BT_OK;
     s->tried_at = bt_seconds();
+    bt_trace_add(&r->trace, began, r->state.step, 0, "write checkpoint %s", s->name);
 }
 
 // Ends of epochs are taken when they are due, so that short epochs do not wait for the disk.
@@ -275,12 +284,14 @@ static bt_status check_finite(run *r, uint32_t first, uint32_t count) {
     for (uint32_t i = first; i < first + count; i++) {
         if (isfinite(r->log[i].loss)) continue;
         uint32_t step = r->state.step - r->log_count + i;
+        const char *note = bt_program_note(r->program); // a kernel may limit its weights
         return bt_fail(
             bt_error_of(r->ctx), BT_ERROR_NUMERIC,
             "the loss became %s at step %u (epoch %u) with learning rate %g; try a lower "
-            "one, a warm-up, or gradient clipping",
+            "one, a warm-up, or gradient clipping%s%s",
             isnan(r->log[i].loss) ? "NaN" : "infinite", step + 1, step / r->epoch_steps + 1,
-            bt_schedule_at(r->desc, step, r->steps, r->epoch_steps).lr);
+            bt_schedule_at(r->desc, step, r->steps, r->epoch_steps).lr, *note ? "; program: " : "",
+            note);
     }
     return BT_OK;
 }
@@ -294,6 +305,7 @@ static bt_status run_stretch(run *r) {
     BT_TRY(bt_program_log(r->ctx, r->program, first, n, r->log + first));
     double seconds = bt_seconds() - start, most = 8.0 * r->stretch;
     for (uint32_t i = first; i < first + n; i++) count_step(r, i);
+    bt_trace_add(&r->trace, start, r->state.step + 1, (uint32_t)(r->rows - rows), "steps");
     r->log_count += n;
     r->state.step += n;
     r->state.seconds += seconds;
@@ -319,7 +331,9 @@ static bt_status finish_epoch(run *r) {
     s->train_accuracy = train_accuracy(r);
     if (r->validation.program) {
         bt_evaluation e;
+        double began = bt_seconds();
         BT_TRY(bt_evaluator_run(r->ctx, &r->validation, &e, NULL));
+        bt_trace_add(&r->trace, began, s->step, 0, "validation");
         s->val_loss = e.loss;
         s->val_accuracy = e.accuracy;
     }
@@ -335,11 +349,16 @@ static bt_status finish_epoch(run *r) {
     report(r, BT_EVENT_EPOCH);
     r->log_count = r->log_reported = 0;
     r->loss_sum = r->correct_sum = r->rows = r->epoch_rows = r->epoch_seconds = 0;
-    return r->epoch_best ? take(r, &r->best) : BT_OK;
+    if (r->epoch_best) BT_TRY(take(r, &r->best));
+    bt_trace_add(&r->trace, r->epoch_began, s->step - r->epoch_steps + 1, 0, "epoch %u",
+                 s->step / r->epoch_steps);
+    r->epoch_began = bt_seconds();
+    return BT_OK;
 }
 
 static bt_status train(run *r) {
     report(r, BT_EVENT_START);
+    r->epoch_began = bt_seconds();
     while (!r->stop && r->state.step < r->steps) {
         BT_TRY(run_stretch(r));
         report(r, BT_EVENT_STEPS);
@@ -365,7 +384,8 @@ static bt_status copy_profile(run *r, bt_profile_row **rows, int *count) {
     *rows = malloc(bytes + 1);
     if (!*rows) return bt_fail_memory(bt_error_of(r->ctx), "the profile", bytes);
     *count = bt_program_profile(r->program, *rows, *count);
-    return BT_OK;
+    bt_trace_add(&r->trace, r->started, 1, 0, "training");
+    return bt_trace_launches(&r->trace, r->program, bt_error_of(r->ctx));
 }
 
 static void fill_result(const run *r, bt_train_result *out) {
@@ -385,7 +405,7 @@ static void fill_result(const run *r, bt_train_result *out) {
 }
 
 bt_status bt_train(bt_context *ctx, const bt_train_desc *desc, bt_train_result *out) {
-    run r = {.ctx = ctx, .desc = desc, .started = bt_seconds()};
+    run r = {.ctx = ctx, .desc = desc, .started = bt_seconds(), .trace = {.wanted = desc->profile}};
     bt_profile_row *rows = NULL;
     int row_count = 0;
     *out = (bt_train_result){0};
@@ -401,6 +421,9 @@ bt_status bt_train(bt_context *ctx, const bt_train_desc *desc, bt_train_result *
     if (rows) BT_TRY(bt_own(ctx, rows, bt_free_block));
     out->profile = rows;
     out->profile_count = row_count;
+    if (r.trace.spans) BT_TRY(bt_own(ctx, r.trace.spans, bt_free_block));
+    out->trace = r.trace.spans;
+    out->trace_count = r.trace.count;
     const bt_error *unsaved = r.last.pending ? &r.last.error : &r.best.error;
     if (status == BT_OK && (r.last.pending || r.best.pending))
         return bt_fail(bt_error_of(ctx), unsaved->status, "%s", unsaved->text);
