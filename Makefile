@@ -34,7 +34,7 @@ endif
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla \
             $(if $(strip $(SANITIZE)),-Wno-format-truncation -Wno-maybe-uninitialized,-Werror)
 CFLAGS   ?= $(if $(strip $(SANITIZE)),-O1 -g,-O3 -g1)
-FLAGS    := -std=c17 -D_GNU_SOURCE -Iinclude -Isrc -Itools -Ikernels -I$(GEN) $(CFLAGS) -ffp-contract=off -fPIC -fvisibility=hidden \
+FLAGS    := -std=c17 -D_GNU_SOURCE -Iinclude -Isrc -Icli -Itools -Ikernels -I$(GEN) $(CFLAGS) -ffp-contract=off -fPIC -fvisibility=hidden \
             $(WARNINGS) $(CPPFLAGS)
 LINK     := -pthread $(LDFLAGS)
 LIBS     := -lz -lpng -ljansson -lmd -lm -ldl -lpthread
@@ -58,8 +58,10 @@ GENERATED   := kernels_tables sim_kernels $(if $(HAVE_VULKAN),spirv) $(if $(HAVE
 # (The slow ones first, so that no core waits for them at the end.)
 LIB_OBJECTS := $(foreach isa,$(ISAS),$(ISA_SOURCES:%.c=$(BUILD)/obj/%.$(isa).o)) \
                $(LIB_SOURCES:%.c=$(BUILD)/obj/%.o) $(GENERATED:%=$(BUILD)/obj/gen/%.o)
-FLAGS       += $(if $(HAVE_VULKAN),-DBT_HAVE_VULKAN) $(if $(HAVE_CUDA),-DBT_HAVE_CUDA)
-CLI_OBJECTS := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cli/*.c))
+FLAGS       += $(if $(HAVE_VULKAN),-DBT_HAVE_VULKAN) $(if $(HAVE_CUDA),-DBT_HAVE_CUDA) $(if $(HAVE_MICROHTTPD),-DBT_HAVE_MICROHTTPD)
+CLI_LIBS    := $(if $(HAVE_MICROHTTPD),-lmicrohttpd)
+CLI_OBJECTS := $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out cli/main.c,$(wildcard cli/*.c cli/*/*.c))) $(BUILD)/obj/gen/web_assets.o
+WEB         := $(sort $(wildcard web/*))
 EXAMPLES    := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c))
 TESTS       := $(patsubst tests/%.c,$(BUILD)/tests/%,$(filter-out $(if $(HAVE_CUDA),,$(shell grep -l '"device/cuda/' tests/test_*.c)),$(wildcard tests/test_*.c)))
 TEST_HELP   := $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out tests/test_%,$(wildcard tests/*.c)))
@@ -84,7 +86,10 @@ $(BUILD)/config.mk: scripts/install-deps.sh
 	if command -v nvcc >/dev/null; then echo 'HAVE_CUDA := nvcc'; \
 	elif command -v clang++ >/dev/null; \
 	then echo 'HAVE_CUDA := clang'; echo 'CUDA by clang: kernels tuned for a GPU need nvcc' >&2; \
-	else echo 'HAVE_CUDA :='; echo 'Without CUDA: it needs nvcc or clang++' >&2; fi; } > $@
+	else echo 'HAVE_CUDA :='; echo 'Without CUDA: it needs nvcc or clang++' >&2; fi; \
+	if echo '#include <microhttpd.h>' | $(CC) -E -x c - >/dev/null 2>&1; \
+	then echo 'HAVE_MICROHTTPD := 1'; \
+	else echo 'HAVE_MICROHTTPD :='; echo 'Without the live page: it needs libmicrohttpd-dev' >&2; fi; } > $@
 $(BUILD)/deps-test: scripts/install-deps.sh
 	@mkdir -p $(@D)
 	@CC="$(CC)" sh scripts/install-deps.sh test && touch $@
@@ -189,16 +194,22 @@ $(GEN)/cuda/%.cubin: kernels/cuda/%.cu
 	$(call nvcc,-cubin,sm_90a)
 CUDA_IMAGES := $(CUDA_CODE) $(GEN)/cuda/portable.cu $(CUDA_TEXTS)
 $(GEN)/cuda_images.c: $(CUDA_IMAGES) scripts/embed.sh $(BUILD)/sources
-	@sh scripts/embed.sh $(CUDA_IMAGES) > $@
+	@sh scripts/embed.sh device/cuda/cuda_internal.h bt_cuda_image $(CUDA_IMAGES) > $@
 $(BUILD)/obj/gen/cuda_images.o: $(CUDA_IMAGES)
 -include $(wildcard $(GEN)/cuda/*.d)
+
+# What the pages of `bantam report` and `bantam serve` need beside HTML.
+$(GEN)/web_assets.c: $(WEB) scripts/embed.sh $(BUILD)/sources
+	@mkdir -p $(@D)
+	@sh scripts/embed.sh asset.h asset $(WEB) > $@
+$(BUILD)/obj/gen/web_assets.o: $(WEB)
 
 # ---- Linking --------------------------------------------------------------------------------
 
 # The lists make a removed source file rebuild what contained it.
 $(BUILD)/sources: FORCE
 	@mkdir -p $(@D)
-	@echo '$(LIB_OBJECTS) $(CLI_OBJECTS) $(CUDA_CODE) $(CUDA_TEXTS)' > $@.new
+	@echo '$(LIB_OBJECTS) $(CLI_OBJECTS) $(WEB) $(CUDA_CODE) $(CUDA_TEXTS)' > $@.new
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 $(BUILD)/libbantam.a: $(LIB_OBJECTS) $(BUILD)/sources
@@ -209,12 +220,17 @@ $(BUILD)/libbantam.so: $(LIB_OBJECTS) $(BUILD)/sources
 	@$(CC) -shared -Wl,-soname,$(SONAME) $(LINK) -o $@ $(LIB_OBJECTS) $(LIBS)
 	@ln -sf libbantam.so $(BUILD)/$(SONAME)
 
-$(BUILD)/bantam: $(CLI_OBJECTS) $(BUILD)/libbantam.a
-	@$(CC) $(LINK) -o $@ $^ $(LIBS)
+# The command but for its main, so that tests can call what is in it.
+$(BUILD)/cli.a: $(CLI_OBJECTS) $(BUILD)/sources
+	@rm -f $@
+	@ar rcs $@ $(CLI_OBJECTS)
 
-$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_HELP) $(BUILD)/libbantam.a
+$(BUILD)/bantam: $(BUILD)/obj/cli/main.o $(BUILD)/cli.a $(BUILD)/libbantam.a
+	@$(CC) $(LINK) -o $@ $^ $(CLI_LIBS) $(LIBS)
+
+$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_HELP) $(BUILD)/cli.a $(BUILD)/libbantam.a
 	@mkdir -p $(@D)
-	@$(CC) $(LINK) -o $@ $^ -lcmocka $(LIBS)
+	@$(CC) $(LINK) -o $@ $^ -lcmocka $(CLI_LIBS) $(LIBS)
 
 # The driver that test_cuda opens.
 $(BUILD)/tests/fake_cuda.so: $(BUILD)/obj/tests/cuda/fake.o $(BUILD)/libbantam.a
@@ -266,6 +282,12 @@ demo: $(BUILD)/bantam
 
 # ---- Installing -----------------------------------------------------------------------------
 
+# The manual page and completions: file below share, and the command that prints it.
+HELP_FILES := man/man1/bantam.1=man 'bash-completion/completions/bantam=completion bash' \
+              'zsh/site-functions/_bantam=completion zsh' \
+              'fish/vendor_completions.d/bantam.fish=completion fish'
+SHARED     := man/man1 bash-completion/completions zsh/site-functions fish/vendor_completions.d
+
 install: all
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/include' '$(DESTDIR)$(LIBDIR)/pkgconfig'
 	install -m 755 $(BUILD)/bantam '$(DESTDIR)$(PREFIX)/bin/bantam'
@@ -276,8 +298,11 @@ install: all
 	ln -sf $(SONAME) '$(DESTDIR)$(LIBDIR)/libbantam.so'
 	sed -e 's|^prefix=.*|prefix=$(PREFIX)|' -e 's|^libdir=.*|libdir=$(LIBDIR)|' $(BUILD)/bantam.pc \
 	    > '$(DESTDIR)$(LIBDIR)/pkgconfig/bantam.pc'
+	install -d $(SHARED:%='$(DESTDIR)$(PREFIX)/share/%')
+	for file in $(HELP_FILES); do $(BUILD)/bantam $${file#*=} > '$(DESTDIR)$(PREFIX)/share/'$${file%%=*} || exit 1; done
 
 uninstall:
+	for file in $(HELP_FILES); do rm -f '$(DESTDIR)$(PREFIX)/share/'$${file%%=*}; done
 	rm -f '$(DESTDIR)$(PREFIX)/bin/bantam' '$(DESTDIR)$(PREFIX)/include/bantam.h' \
 	    '$(DESTDIR)$(LIBDIR)/pkgconfig/bantam.pc' '$(DESTDIR)$(LIBDIR)/libbantam.a' \
 	    '$(DESTDIR)$(LIBDIR)/libbantam.so' '$(DESTDIR)$(LIBDIR)/$(SONAME)' \

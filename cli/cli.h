@@ -54,6 +54,8 @@ int merge_kept(bt_context *ctx, settings *s, const char *checkpoint, uint32_t *s
 // Prints one JSON object as a line on stdout and releases it.
 int print_json(json_t *object);
 json_t *real_or_null(double number); // JSON has no NaN
+// The JSON of a regular file of at most `bytes_max` bytes; NULL: not there, larger or damaged.
+json_t *json_of_file(const char *path, int64_t bytes_max);
 
 double now_seconds(void); // monotonic
 // "412k": three digits and a prefix.
@@ -62,12 +64,17 @@ const char *short_number(double number, char out[16]);
 int command_train(settings *s);
 int command_eval(settings *s);
 int command_predict(settings *s);
+int command_export(settings *s);
 int command_sanity(settings *s);
+int command_report(settings *s);
+int command_serve(settings *s);
 int command_parity(settings *s);
 int command_bench(settings *s);
 int command_kernels(settings *s);
 int command_devices(settings *s);
 int command_data(settings *s);
 int command_inspect(settings *s);
+int command_completion(settings *s);
+int command_man(settings *s);
 
 #endif

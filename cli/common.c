@@ -186,6 +186,12 @@ json_t *real_or_null(double number) {
     return isfinite(number) ? json_real(number) : json_null();
 }
 
+json_t *json_of_file(const char *path, int64_t bytes_max) {
+    struct stat info;
+    if (stat(path, &info) || !S_ISREG(info.st_mode) || info.st_size > bytes_max) return NULL;
+    return json_load_file(path, 0, NULL);
+}
+
 double now_seconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);

@@ -1,5 +1,6 @@
 // `bantam eval` and `bantam predict`: what a checkpoint makes of a data set and of pictures.
 #include "cli.h"
+#include "report/analysis.h"
 
 #include <stdlib.h>
 
@@ -16,22 +17,7 @@ static int checkpoint_of(const settings *s, char out[PATH_BYTES], int *used) {
 
 // ---- Eval --------------------------------------------------------------------------------------
 
-typedef struct scores {
-    double precision, recall, f1;
-    int count;
-} scores;
-
-// matrix[true][predicted]
-static scores class_scores(const int *matrix, int classes, int c) {
-    int row = 0, column = 0, hits = matrix[c * classes + c];
-    for (int i = 0; i < classes; i++)
-        row += matrix[c * classes + i], column += matrix[i * classes + c];
-    scores s = {column ? (double)hits / column : 0, row ? (double)hits / row : 0, 0, row};
-    if (hits) s.f1 = 2 * s.precision * s.recall / (s.precision + s.recall);
-    return s;
-}
-
-static void print_evaluation(const bt_evaluation *e, const char *name, const int *matrix,
+static void print_evaluation(const bt_evaluation *e, const char *name, const uint32_t *matrix,
                              int classes) {
     printf("%s: accuracy %.2f +- %.2f %% (%d/%d), loss %.4f\n\n", name, 100 * e->accuracy,
            100 * e->standard_error, e->correct, e->count, e->loss);
@@ -39,25 +25,25 @@ static void print_evaluation(const bt_evaluation *e, const char *name, const int
     for (int c = 0; c < classes; c++) printf("%6d", c);
     printf("   precision  recall      F1\n");
     for (int i = 0; i < classes; i++) {
-        scores s = class_scores(matrix, classes, i);
+        class_scores s = scores_of_class(matrix, classes, i);
         printf("%5d", i);
-        for (int j = 0; j < classes; j++) printf("%6d", matrix[i * classes + j]);
+        for (int j = 0; j < classes; j++) printf("%6u", matrix[i * classes + j]);
         printf("   %9.4f  %6.4f  %6.4f\n", s.precision, s.recall, s.f1);
     }
 }
 
 static int print_evaluation_json(const bt_evaluation *e, const bt_model *model,
-                                 const bt_dataset_info *data, const int *matrix,
+                                 const bt_dataset_info *data, const uint32_t *matrix,
                                  const char *precision) {
     json_t *rows = json_array(), *classes = json_array();
     for (int i = 0; i < data->classes; i++) {
         json_t *row = json_array();
         for (int j = 0; j < data->classes; j++)
-            json_array_append_new(row, json_integer(matrix[i * data->classes + j]));
+            json_array_append_new(row, json_integer((json_int_t)matrix[i * data->classes + j]));
         json_array_append_new(rows, row);
-        scores s = class_scores(matrix, data->classes, i);
+        class_scores s = scores_of_class(matrix, data->classes, i);
         json_array_append_new(classes,
-                              json_pack("{s:i,s:i,s:f,s:f,s:f}", "class", i, "count", s.count,
+                              json_pack("{s:i,s:i,s:f,s:f,s:f}", "class", i, "count", (int)s.count,
                                         "precision", s.precision, "recall", s.recall, "f1", s.f1));
     }
     return print_json(json_pack(
@@ -83,7 +69,7 @@ static int evaluate(bt_context *ctx, const settings *s, bt_model *model, bt_data
     bt_model_describe(model, &m);
     data.classes = m.classes; // no fewer than the data's, and any of them may be predicted
     int32_t *predicted = calloc((size_t)data.count + 1, sizeof *predicted);
-    int *matrix = calloc((size_t)data.classes * (size_t)data.classes, sizeof *matrix);
+    uint32_t *matrix = calloc((size_t)data.classes * (size_t)data.classes, sizeof *matrix);
     bt_status status = BT_ERROR_MEMORY;
     if (predicted && matrix)
         status = bt_evaluate(ctx, model, set, opt_int(s, "batch"), &e, predicted);

@@ -2,6 +2,8 @@
 // rows are flushed one by one, so that whatever ends the process leaves files that can be read.
 #include "rundir.h"
 
+#include "replace.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <math.h>
@@ -13,6 +15,7 @@
 
 static const char METRICS_HEADER[] =
     "epoch,step,time_s,train_loss,train_acc,val_loss,val_acc,lr,images_per_s\n";
+static const char STEPS_HEADER[] = "step,time_s,train_loss,train_acc,lr,images_per_s\n";
 static const char LOSS_HEADER[] = "step,loss\n";
 
 static int cannot_write(const char *path) {
@@ -92,30 +95,6 @@ void rundir_discard(const rundir *r) {
 
 // ---- Whole files -------------------------------------------------------------------------------
 
-typedef struct replacement {
-    FILE *file;
-    char path[PATH_BYTES + 64], temporary[PATH_BYTES + 80];
-} replacement;
-
-// Both leave errno when they return false.
-static bool replace_begin(replacement *f, const char *folder, const char *name) {
-    snprintf(f->path, sizeof f->path, "%s%s%s", folder, *folder ? "/" : "", name);
-    snprintf(f->temporary, sizeof f->temporary, "%s.%ld", f->path, (long)getpid());
-    f->file = fopen(f->temporary, "w");
-    return f->file;
-}
-
-static bool replace_end(replacement *f) {
-    bool good = fflush(f->file) == 0 && !ferror(f->file) && fsync(fileno(f->file)) == 0;
-    int error = errno;
-    if (fclose(f->file) && good) good = false, error = errno;
-    if (good && rename(f->temporary, f->path) == 0) return true;
-    if (good) error = errno;
-    unlink(f->temporary);
-    errno = error;
-    return false;
-}
-
 bool rundir_try_save(const rundir *r) {
     replacement f;
     if (!replace_begin(&f, r->path, "run.json")) return false;
@@ -126,21 +105,6 @@ bool rundir_try_save(const rundir *r) {
 
 int rundir_save(const rundir *r) {
     return rundir_try_save(r) ? 0 : cannot_write(r->path);
-}
-
-static int write_chart(const rundir *r, const char *name, const chart *c) {
-    replacement f;
-    bool good = replace_begin(&f, r->path, name);
-    if (good) chart_write(c, f.file);
-    return good && replace_end(&f) ? 0 : cannot_write(f.path);
-}
-
-int rundir_charts(const rundir *r) {
-    chart losses = {"Loss", "step",    "loss (logarithmic)",
-                    true,   r->losses, r->losses[1].count ? 2 : 1};
-    chart rates = {"Training throughput", "step", "images/s", false, r->rates, 1};
-    int code = write_chart(r, "loss.svg", &losses);
-    return code ? code : write_chart(r, "throughput.svg", &rates);
 }
 
 int rundir_timings(const rundir *r, const json_t *rows) {
@@ -159,14 +123,8 @@ static double field(const char *row, int index) {
     return end == row ? NAN : number;
 }
 
-static void chart_row(rundir *r, const char *row) {
-    series_add(&r->losses[0], field(row, 1), field(row, 3));
-    series_add(&r->losses[1], field(row, 1), field(row, 5));
-    series_add(&r->rates[0], field(row, 1), field(row, 8));
-}
-
 // Keeps the header and the whole rows whose field `step_at` is at most `step`.
-static int cut_rows(rundir *r, const char *path, const char *header, int step_at, uint32_t step) {
+static int cut_rows(const char *path, const char *header, int step_at, uint32_t step) {
     char row[512];
     replacement f;
     FILE *old = fopen(path, "r");
@@ -174,19 +132,16 @@ static int cut_rows(rundir *r, const char *path, const char *header, int step_at
     bool good = replace_begin(&f, "", path);
     if (good) fputs(header, f.file);
     while (good && old && fgets(row, sizeof row, old)) {
-        if (!strchr(row, '\n') || !(field(row, step_at) <= step)) continue;
-        fputs(row, f.file);
-        if (step_at == 1) chart_row(r, row);
+        if (strchr(row, '\n') && field(row, step_at) <= step) fputs(row, f.file);
     }
     if (old) fclose(old);
     return good && replace_end(&f) ? 0 : cannot_write(path);
 }
 
-static int open_rows(rundir *r, const char *path, const char *header, int step_at, uint32_t step,
-                     FILE **out) {
+static int open_rows(const char *path, const char *header, int step_at, uint32_t step, FILE **out) {
     struct stat info;
     bool device = stat(path, &info) == 0 && !S_ISREG(info.st_mode); // such as /dev/stderr
-    int code = step && !device ? cut_rows(r, path, header, step_at, step) : 0;
+    int code = step && !device ? cut_rows(path, header, step_at, step) : 0;
     if (code) return code;
     *out = fopen(path, step && !device ? "a" : "w");
     if (!*out) return cannot_write(path);
@@ -194,15 +149,18 @@ static int open_rows(rundir *r, const char *path, const char *header, int step_a
     return fflush(*out) == 0 ? 0 : cannot_write(path);
 }
 
-int rundir_begin(rundir *r, const char *loss_log, bool exact, uint32_t step) {
+int rundir_begin(rundir *r, const char *loss_log, bool exact, const bt_train_desc *desc,
+                 uint32_t step) {
     char path[PATH_BYTES + 32];
-    r->exact = exact;
-    r->losses[0].name = "training", r->losses[1].name = "validation", r->rates[0].name = "training";
-    r->losses[1].dots = true;
+    bt_dataset_info info;
+    bt_dataset_describe(desc->train, &info);
+    r->exact = exact, r->desc = desc, r->samples = info.count;
     snprintf(path, sizeof path, "%s/metrics_train.csv", r->path);
-    int code = open_rows(r, path, METRICS_HEADER, 1, step, &r->metrics);
+    int code = open_rows(path, METRICS_HEADER, 1, step, &r->metrics);
+    snprintf(path, sizeof path, "%s/metrics_steps.csv", r->path);
+    if (!code) code = open_rows(path, STEPS_HEADER, 0, step, &r->steps);
     if (code || !loss_log) return code;
-    return open_rows(r, loss_log, LOSS_HEADER, 0, step, &r->loss_log);
+    return open_rows(loss_log, LOSS_HEADER, 0, step, &r->loss_log);
 }
 
 // A number, or nothing where it is not known.
@@ -222,26 +180,49 @@ static void write_row(const bt_progress *now, FILE *out) {
     print_field(now->images_per_second, "\n", out);
 }
 
-int rundir_progress(rundir *r, const bt_progress *now, int batch) {
+static void write_steps(rundir *r, const bt_progress *now, uint32_t step, double seconds) {
+    rundir_steps *sum = &r->sum;
+    fprintf(r->steps, "%u,", step);
+    print_field(seconds, ",", r->steps);
+    print_field(sum->loss / sum->rows, ",", r->steps);
+    print_field(sum->correct / sum->rows, ",", r->steps);
+    print_field(bt_schedule_at(r->desc, step - 1, now->steps, now->epoch_steps).lr, ",", r->steps);
+    print_field(sum->rows / (seconds - sum->since), "\n", r->steps);
+    *sum = (rundir_steps){.since = seconds};
+}
+
+// Adds step `step` (the first is 1), which ended at about `seconds`.
+static void add_step(rundir *r, const bt_progress *now, const bt_log_entry *entry, uint32_t step,
+                     double seconds) {
+    enum { ROWS = 500 }; // at most, of a run
+    int64_t left = r->samples - (int64_t)((step - 1) % now->epoch_steps) * r->desc->batch;
+    double rows = (double)(left < r->desc->batch ? left : r->desc->batch);
+    r->sum.loss += entry->loss * rows;
+    r->sum.correct += entry->correct;
+    r->sum.rows += rows;
+    if (step % ((now->steps - 1) / ROWS + 1) == 0 || step == now->steps)
+        write_steps(r, now, step, seconds);
+}
+
+int rundir_progress(rundir *r, const bt_progress *now) {
+    double start = r->seconds,
+           each = (now->seconds - start) / (now->log_count ? now->log_count : 1);
+    if (now->event == BT_EVENT_START) r->sum.since = now->seconds;
     for (uint32_t i = 0; i < now->log_count; i++) {
         uint32_t step = now->log_first + i + 1;
-        series_add(&r->losses[0], step, now->log[i].loss);
+        add_step(r, now, &now->log[i], step, start + (i + 1) * each);
         if (r->loss_log)
             fprintf(r->loss_log, r->exact ? "%u,%.17g\n" : "%u,%.9g\n", step, now->log[i].loss);
     }
-    if (now->log_count && now->seconds > r->rate_seconds)
-        series_add(&r->rates[0], now->step,
-                   (double)now->log_count * batch / (now->seconds - r->rate_seconds));
-    r->rate_seconds = now->seconds;
-    if (now->event == BT_EVENT_EPOCH) {
-        write_row(now, r->metrics);
-        series_add(&r->losses[1], now->step, now->val_loss);
-    }
-    return fflush(r->metrics) || (r->loss_log && fflush(r->loss_log)) ? errno : 0;
+    r->seconds = now->seconds;
+    if (now->event == BT_EVENT_EPOCH) write_row(now, r->metrics);
+    bool failed = fflush(r->metrics) || fflush(r->steps) || (r->loss_log && fflush(r->loss_log));
+    return failed ? errno : 0;
 }
 
 void rundir_close(rundir *r) {
     if (r->metrics) fclose(r->metrics);
+    if (r->steps) fclose(r->steps);
     if (r->loss_log) fclose(r->loss_log);
     json_decref(r->record);
 }

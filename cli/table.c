@@ -50,36 +50,9 @@ void table_end(table *t) {
     json_decref(t->rows);
 }
 
-json_t *profile_rows(const bt_profile_row *rows, int count) {
-    json_t *list = json_array();
-    double total = 0;
-    for (int i = 0; i < count; i++) total += rows[i].seconds;
-    for (int i = 0; i < count; i++) {
-        const bt_profile_row *p = &rows[i];
-        double seconds = p->seconds > 0 ? p->seconds : 1;
-        json_array_append_new(
-            list, json_pack("{s:s,s:s,s:I,s:f,s:f,s:f,s:f,s:f}", "operator", p->op, "kernel",
-                            p->kernel ? p->kernel : "", "calls", (json_int_t)p->calls, "total_ms",
-                            1e3 * p->seconds, "mean_us",
-                            p->calls ? 1e6 * p->seconds / (double)p->calls : 0, "percent",
-                            total > 0 ? 100 * p->seconds / total : 0, "gflops",
-                            1e-9 * p->flops / seconds, "gbytes_s", 1e-9 * p->bytes / seconds));
-    }
-    return list;
-}
-
-void profile_print(json_t *rows) {
-    static const column columns[] = {
-        {"operator", "operator", "%-28s"}, {"kernel", "kernel", "%-20s"},
-        {"calls", "calls", "%8lld"},       {"total_ms", "total ms", "%9.2f"},
-        {"mean_us", "mean us", "%9.2f"},   {"percent", "%", "%6.2f"},
-        {"gflops", "GFLOP/s", "%8.2f"},    {"gbytes_s", "GB/s", "%7.2f"}};
-    table t;
-    size_t i;
-    json_t *row;
-    table_begin(&t, columns, 8, false);
-    json_array_foreach(rows, i, row) table_add(&t, json_incref(row));
-    table_end(&t);
+// A comma, or what else would end a field, becomes a space.
+static void put_text(const char *text, FILE *out) {
+    for (; *text; text++) fputc(strchr(",\"\r\n", *text) ? ' ' : *text, out);
 }
 
 void csv_write(const json_t *rows, FILE *out) {
@@ -96,7 +69,7 @@ void csv_write(const json_t *rows, FILE *out) {
         json_object_foreach(row, key, cell) {
             fputs(comma, out);
             if (json_is_string(cell))
-                fputs(json_string_value(cell), out);
+                put_text(json_string_value(cell), out);
             else if (json_is_real(cell))
                 fprintf(out, "%.9g", json_real_value(cell));
             else

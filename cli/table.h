@@ -2,7 +2,6 @@
 #ifndef CLI_TABLE_H
 #define CLI_TABLE_H
 
-#include "bantam.h"
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -23,10 +22,6 @@ typedef struct table {
 void table_begin(table *t, const column *columns, int count, bool silent);
 void table_add(table *t, json_t *row); // takes over the row
 void table_end(table *t);
-
-// The rows of a profile, and printing them.
-json_t *profile_rows(const bt_profile_row *rows, int count);
-void profile_print(json_t *rows);
 
 // All members of rows that have the same keys.
 void csv_write(const json_t *rows, FILE *out);

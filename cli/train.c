@@ -1,7 +1,14 @@
 // `bantam train`: from options to a trained network in a run directory. Signals are answered at
 // the next report of the trainer: the handler only notes them.
+#include "profile.h"
+#include "doctor.h"
 #include "progress.h"
+#include "report/analysis.h"
+#include "report/report.h"
 #include "rundir.h"
+#include "serve/serve.h"
+#include "tensorboard.h"
+#include "trace.h"
 #include "watch.h"
 
 #include <math.h>
@@ -17,14 +24,19 @@ typedef struct training {
     bt_context *ctx;
     bt_model *model;
     bt_dataset *train, *validation, *test;
+    const bt_train_desc *desc; // while it trains
     char checkpoint[PATH_BYTES]; // resumed from; "" for a new run
     uint32_t first_step;         // of that checkpoint
     char data_sha256[65];        // of the data it was trained on; "" if not known
     rundir dir;
     char program[256]; // how the device runs it, "" where it has nothing to say
     progress progress;
+    doctor doctor;
     watch watch;
+    server *server; // of --serve
+    tensorboard tensorboard;
     json_t *profile; // rows of op_timings.csv; NULL without --profile
+    bt_roofline roofline;
     bool started;    // the first step may come: from now on files of the run are written
     int failure;     // exit code of a failure that was printed
     int write_error; // errno of a file of the run that could not be written
@@ -152,9 +164,11 @@ static int make_model(training *t) {
                           .dtype = dtype};
     CHECK(t->ctx, bt_model_make(t->ctx, &desc, &t->model));
     const char *from = opt_text(s, "init-from");
-    char how[256];
+    char how[4096];
     if (!from) return 0;
-    CHECK(t->ctx, bt_model_import(t->ctx, t->model, from, how, sizeof how));
+    bt_status status = bt_model_import(t->ctx, t->model, from, how, sizeof how);
+    if (status != BT_OK && *how) note(s, "%s", how); // what did not match
+    CHECK(t->ctx, status);
     note(s, "weights: %s", how);
     return 0;
 }
@@ -228,7 +242,7 @@ static int start(training *t, const char *program) {
     if (*t->program) note(t->s, "program: %s", t->program);
     json_object_set_new(t->dir.record, "program", json_string(t->program));
     int code = rundir_begin(&t->dir, opt_text(t->s, "loss-log"), opt_is(t->s, "precision", "fp64"),
-                            t->first_step);
+                            t->desc, t->first_step);
     return code ? code : rundir_save(&t->dir);
 }
 
@@ -241,11 +255,16 @@ static bt_answer on_progress(void *user, const bt_progress *now) {
         note(t->s, "warning: %s; training goes on and tries again", now->warning);
     }
     t->warned = now->warning != NULL;
+    doctor_progress(&t->doctor, now);
     progress_show(&t->progress, now);
-    if (!t->write_error) t->write_error = rundir_progress(&t->dir, now, opt_int(t->s, "batch"));
+    if (!t->write_error) t->write_error = rundir_progress(&t->dir, now);
     if (now->event == BT_EVENT_EPOCH && t->watch.folder && !t->write_error) {
         progress_clear(&t->progress);
         watch_look(&t->watch);
+    }
+    if (now->event == BT_EVENT_EPOCH && t->tensorboard.events && !t->write_error) {
+        progress_clear(&t->progress);
+        tensorboard_epoch(&t->tensorboard, now);
     }
     if (stop_signal || t->write_error) return BT_STOP;
     if (!save_wanted) return BT_CONTINUE;
@@ -294,25 +313,65 @@ static json_t *describe_result(const training *t, const bt_train_result *r,
         r->stop ? r->stop : "");
 }
 
+static int keep_profile(training *t, const bt_train_result *r) {
+    bt_dtype dtype = opt_is(t->s, "precision", "fp64") ? BT_F64 : BT_F32;
+    CHECK(t->ctx, bt_roofline_find(t->ctx, dtype, &t->roofline));
+    t->profile = profile_rows(r->profile, r->profile_count, &t->roofline);
+    json_object_set_new(
+        t->dir.record, "roofline",
+        json_pack("{s:f,s:f}", "gflops", t->roofline.gflops, "gbytes_s", t->roofline.gbytes_s));
+    return 0;
+}
+
 // Writes all that a finished or stopped training leaves.
 static int leave_files(training *t, const char *status, json_t *result) {
     json_object_set_new(t->dir.record, "status", json_string(status));
     json_object_set(t->dir.record, "result", result);
     int code = rundir_save(&t->dir);
-    if (!code) code = rundir_charts(&t->dir);
     if (!code && t->profile) code = rundir_timings(&t->dir, t->profile);
+    if (!code) code = report_run(t->dir.path);
     return code;
 }
 
-static int finish(training *t, const bt_train_result *r) {
+// On a GPU the programs for it would take longer to make than all of the training; there, and where
+// this fails, `bantam report` does it.
+static void keep_analysis(training *t, const bt_evaluation *test, const int32_t *predictions,
+                          uint32_t step) {
+    bt_device_info device;
+    bt_context_device(t->ctx, &device);
+    if (strncmp(device.name, "cpu", 3)) return;
+    analysis *a = analysis_make(t->ctx, t->model, t->test, test, predictions);
+    if (a) analysis_write(a, t->dir.path, "last.safetensors", step);
+    if (!a) bt_error_reset(t->ctx);
+    analysis_free(a);
+}
+
+static bt_status evaluate_test(training *t, uint32_t step, bt_evaluation *out) {
+    bt_dataset_info d;
+    bt_dataset_describe(t->test, &d);
+    int32_t *predictions = calloc((size_t)d.count + 1, sizeof *predictions);
+    bt_status status = bt_evaluate(t->ctx, t->model, t->test, 0, out, predictions);
+    if (status == BT_OK && predictions) {
+        tensorboard_misclassified(&t->tensorboard, t->test, predictions, step);
+        keep_analysis(t, out, predictions, step);
+    }
+    free(predictions);
+    return status;
+}
+
+static int finish(training *t, const bt_train_desc *desc, const bt_train_result *r) {
     bool stopped = r->stop && !strcmp(r->stop, "asked");
     bt_evaluation test;
-    bt_status status = stopped ? BT_OK : bt_evaluate(t->ctx, t->model, t->test, 0, &test, NULL);
+    bt_status status = stopped ? BT_OK : evaluate_test(t, r->steps, &test);
+    tensorboard_close(&t->tensorboard);
+    if (status == BT_OK && !stopped) status = doctor_after(&t->doctor, t->ctx, desc);
     if (status != BT_OK) return record_failure(t, status);
     json_t *result = describe_result(t, r, stopped ? NULL : &test);
-    if (r->profile) t->profile = profile_rows(r->profile, r->profile_count);
     if (!result) return fail(BT_ERROR_MEMORY, "out of memory for the result");
-    int code = leave_files(t, stopped ? "stopped" : "done", result);
+    doctor_record(&t->doctor, t->dir.record, result);
+    int code = r->profile ? keep_profile(t, r) : 0;
+    if (!code) code = leave_files(t, stopped ? "stopped" : "done", result);
+    if (!code && r->profile) code = trace_write(r->trace, r->trace_count, t->dir.path);
     if (!code && opt_flag(t->s, "json")) print_json(json_incref(result));
     json_decref(result);
     if (code) return code;
@@ -324,7 +383,7 @@ static int finish(training *t, const bt_train_result *r) {
     if (r->steps == t->first_step && *t->checkpoint)
         note(t->s, "all %d epochs were done already; ask for more with --epochs", r->epochs);
     if (opt_flag(t->s, "json")) return 0;
-    if (t->profile) profile_print(t->profile);
+    if (t->profile) profile_print(t->profile, &t->roofline);
     char rate[16];
     printf("%s: test accuracy %.2f +- %.2f %% (%d/%d), loss %.4f\n", opt_text(t->s, "data"),
            100 * test.accuracy, 100 * test.standard_error, test.correct, test.count, test.loss);
@@ -354,13 +413,36 @@ static int run(training *t) {
     desc.folder = checkpoints, desc.settings = kept;
     desc.resume = *t->checkpoint ? t->checkpoint : NULL;
     desc.callback = on_progress, desc.user = t;
+    t->desc = &desc;
+    bt_status status = doctor_before(&t->doctor, t->s, t->ctx, &desc);
+    doctor_record(&t->doctor, t->dir.record, NULL);
+    tensorboard_open(&t->tensorboard, t->s, t->ctx, t->model, t->dir.path, t->first_step);
     progress_open(&t->progress, opt_flag(t->s, "quiet"), desc.epochs);
-    bt_status status = bt_train(t->ctx, &desc, &result);
+    if (status == BT_OK) status = bt_train(t->ctx, &desc, &result);
     progress_clear(&t->progress);
     free(kept);
     if (t->failure || t->write_error || (status != BT_OK && status != BT_STOPPED))
         return record_failure(t, status);
-    return finish(t, &result);
+    return finish(t, &desc, &result);
+}
+
+// ---- The live page -----------------------------------------------------------------------------
+
+static int open_server(training *t) {
+    int code = serve_begin(t->s, t->dir.path, &t->server);
+    if (code && !*t->checkpoint) rundir_discard(&t->dir);
+    if (!code) note(t->s, "live page: http://127.0.0.1:%d/", server_port(t->server));
+    return code;
+}
+
+// A training that ended well leaves its page up until a signal. The device is free by then.
+static void close_server(training *t, int code) {
+    if (t->server && !code && !stop_signal) {
+        note(t->s, "the page stays at http://127.0.0.1:%d/ until Ctrl-C", server_port(t->server));
+        fflush(stdout);
+        while (!stop_signal) usleep(100000); // (the signal may come to any thread)
+    }
+    server_stop(t->server);
 }
 
 static int train_body(bt_context *ctx, void *user) {
@@ -370,6 +452,7 @@ static int train_body(bt_context *ctx, void *user) {
     if (!code) code = open_sets(t);
     if (!code) code = make_model(t);
     if (!code) code = open_directory(t);
+    if (!code && opt_flag(t->s, "serve")) code = open_server(t);
     if (code) return code;
     t->dir.record = describe_run(t);
     if (!t->dir.record) return fail(BT_ERROR_MEMORY, "out of memory for run.json");
@@ -422,8 +505,10 @@ int command_train(settings *s) {
     catch_signals();
     int code = check(t);
     if (!code) code = with_device(s, train_body, t);
+    close_server(t, code);
     rundir_close(&t->dir);
     json_decref(t->profile);
+    doctor_close(&t->doctor);
     free(t);
     return code;
 }

@@ -39,4 +39,4 @@ PICTURE
 set -- predict "$run" "$run/seven.pgm"
 say "$@"
 "$bantam" "$@"
-printf '\nThe run is in %s: metrics, charts (loss.svg), checkpoints. `bantam help train` tells the rest.\n' "$run"
+printf '\nThe run is in %s: report.html (open it in a browser), metrics, checkpoints. `bantam help train` tells the rest.\n' "$run"

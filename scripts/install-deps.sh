@@ -1,10 +1,11 @@
 #!/bin/sh
 # Makes sure that what Bantam needs is there: `build` (the libraries; for Vulkan also glslc and the
-# headers, for CUDA clang where there is no nvcc), `test` (also cmocka, a C++ compiler, Vulkan in software) or `ci` (also clang, its
-# sanitizers, PyTorch and Chromium). Does nothing, without network, when nothing is missing; otherwise
-# installs with apt-get, or prints the command to run. Only what the build cannot do without is an
-# error: the build leaves Vulkan or CUDA out where their packages are missing, and tests are skipped by
-# name.
+# headers, for CUDA clang where there is no nvcc, for `bantam serve` libmicrohttpd), `test` (also
+# cmocka, a C++ compiler, Vulkan in software) or `ci` (also clang, its sanitizers, PyTorch, ONNX and a
+# runtime for it, Chromium). Does nothing, without network, when nothing is missing; otherwise installs
+# with apt-get (the runtime with npm), or prints the command to run. Only what the build cannot do
+# without is an error: the build leaves Vulkan or CUDA out where their packages are missing, and tests
+# are skipped by name.
 # docs/dependencies.md says what each is for.
 set -eu
 what=${1:-build}
@@ -42,6 +43,7 @@ need libmd-dev have_header sha256.h
 want glslc have_program glslc
 want libvulkan-dev have_header vulkan/vulkan.h
 want clang have_cuda_compiler
+want libmicrohttpd-dev have_header microhttpd.h
 case $what in build) ;; *)
     need libcmocka-dev have_cmocka
     need g++ have_program c++
@@ -55,9 +57,25 @@ if [ "$what" = ci ]; then
     need libclang-rt-14-dev have_file /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.tsan*
     need python3 have_program python3
     need python3-torch have_file /usr/lib/python3/dist-packages/torch
+    need python3-onnx have_file /usr/lib/python3/dist-packages/onnx
+    need nodejs have_program node
+    need npm have_program npm
     need chromium have_program chromium
+    need chromium-driver have_program chromedriver
 fi
-[ -n "$missing$optional" ] || exit 0
+
+# The runtime that test_export runs ONNX files in; apt-get has none. (Scripts of the package would
+# fetch CUDA's part, which nobody needs.)
+onnx_runtime() {
+    folder=${BUILD:-build}/tests/node
+    [ "$what" = ci ] && [ ! -e "$folder/node_modules/.package-lock.json" ] || return 0
+    echo "Installing onnxruntime-node in $folder" >&2
+    npm install --ignore-scripts --no-audit --no-fund --silent --prefix "$folder" onnxruntime-node@1.20.1 >&2 && return
+    echo "install-deps: npm install onnxruntime-node failed; what it says is above" >&2
+    exit 1
+}
+
+[ -n "$missing$optional" ] || { onnx_runtime && exit; }
 
 # What to say, and whether it is an error, when PACKAGES cannot be installed.
 sorry() { # PACKAGES WHY
@@ -102,3 +120,4 @@ for package in $optional; do
     install "$package" || failed="$failed $package"
 done
 [ -z "$failed" ] || sorry "$failed" "apt-get has none of it or failed; its message comes with:"
+onnx_runtime

@@ -165,8 +165,9 @@ static void check_run_folder(int epochs) {
                    72),
           "metrics_train.csv begins %.80s", csv);
     check(lines(csv) == 1 + epochs, "%d lines for %d epochs", lines(csv), epochs);
-    check(!strncmp(ops, "operator,kernel,calls,total_ms,mean_us,percent,gflops,gbytes_s\n", 63),
-          "op_timings.csv begins %.80s", ops);
+    static const char columns[] =
+        "operator,kernel,calls,total_ms,mean_us,percent,gflops,gbytes_s,percent_of_roofline\n";
+    check(!strncmp(ops, columns, strlen(columns)), "op_timings.csv begins %.90s", ops);
     double percent = 0;
     char *save = NULL;
     for (char *line = strtok_r(ops, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
@@ -180,7 +181,15 @@ static void check_run_folder(int epochs) {
     check_svg(in_scratch("run/loss.svg"));
     check_svg(in_scratch("run/throughput.svg"));
     char *text = text_of(in_scratch("run/run.json"));
-    json_decref(parse(text));
+    json_t *run = parse(text), *roofline = json_object_get(run, "roofline");
+    check(number(roofline, "gflops") > 0 && number(roofline, "gbytes_s") > 0, "roofline of %s",
+          text);
+    json_decref(run);
+    free(text);
+    text = text_of(in_scratch("run/trace.json"));
+    run = parse(text);
+    check(json_array_size(json_object_get(run, "traceEvents")) > 50, "trace.json is %.200s", text);
+    json_decref(run);
     free(text);
 }
 

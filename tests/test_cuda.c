@@ -2,6 +2,8 @@
 // is launched and when, in which order graphs may run, memory, times, exchanged kernels, failures,
 // the choice of whole-program kernels. That real GPUs compute the same is what `bantam parity`
 // shows.
+#include "base/launch_log.h"
+#include "base/threads.h"
 #include "cuda/fake.h"
 #include "device/cuda/cuda_internal.h"
 #include "device/kernels.h"
@@ -295,6 +297,20 @@ static void test_not_run(void **state) {
     api->close(dev);
 }
 
+// Each of the 2 launches of a step begins after the one before, on the host's clock.
+static void check_log(const bt_launch_log *log, int steps) {
+    double at = bt_seconds() - 60;
+    check(log ? bt_launch_log_kept(log) == steps : !steps, "not %d steps are kept", steps);
+    for (int i = 0; i < 2 * steps; i++) {
+        uint64_t step;
+        const bt_launch_time *time = &bt_launch_log_step(log, i / 2, &step)[i % 2];
+        if (i == 2 * 20) at = 0; // another run: the clock of the fake goes its own way
+        check(step == (uint64_t)i / 2 && time->start > at - 1e-9 && time->start < bt_seconds(),
+              "launch %d of step %d began at %.9f, after %.9f", i % 2, i / 2, time->start, at);
+        at = time->start + time->seconds;
+    }
+}
+
 static void test_times(void **state) {
     (void)state;
     for (int timed = 0; timed < 2; timed++) {
@@ -307,6 +323,7 @@ static void test_times(void **state) {
         for (int i = 0; i < 2; i++) // 3 us of the fake clock each
             check(timed ? seconds[i] > 23 * 2.9e-6 && seconds[i] < 23 * 3.1e-6 : seconds[i] == 0,
                   "launch %d took %g s", i, seconds[i]);
+        check_log(api->log(c->program), timed ? 23 : 0);
         expect(c->dev, &c->x, 23);
         free_counter(c);
     }

@@ -22,7 +22,7 @@ c_library='<(assert|ctype|errno|float|inttypes|limits|math|setjmp|stdarg|stdbool
     strangers 'src/tensor/*.[ch]' $base $device 'device/reload\.h"' tensor/
     strangers 'src/program/*.[ch]' $base $device 'device/reload\.h"' tensor/ program/
     strangers 'src/train/*.[ch]' $base $device data/ tensor/ program/ train/
-    strangers 'cli/*.[ch]' 'bantam\.h"' cli/ "$own"
+    strangers 'cli/*.[ch] cli/*/*.[ch]' 'bantam\.h"' 'report/[a-z_]+\.h"' 'serve/[a-z_]+\.h"' "$own"
     strangers 'examples/*.c' 'bantam\.h"'
 
     # Between the seam and the devices: only the registry names one; only reloading translates.
@@ -49,7 +49,7 @@ c_library='<(assert|ctype|errno|float|inttypes|limits|math|setjmp|stdarg|stdbool
     strangers 'tools/kc/*.[ch]' 'kc/[a-z_]+\.h"' "$own"
     grep -nE '^ *# *include <' tools/kc/*.[ch] | grep -vE "$c_library"
 } >"$BUILD/tests/strangers" 2>&1
-grep -nE '#include "(tensor|program|train|data)/' cli/*.[ch] examples/*.c src/device/*.[ch] src/device/*/* 2>/dev/null >>"$BUILD/tests/strangers"
+grep -nE '#include "(tensor|program|train|data)/' cli/*.[ch] cli/*/*.[ch] examples/*.c src/device/*.[ch] src/device/*/* 2>/dev/null >>"$BUILD/tests/strangers"
 verdict folders_depend_downward "$(cat "$BUILD/tests/strangers")"
 
 printf '#include "bantam.h"\nint main(void) { return (int)bt_shape_count(BT_SHAPE(0)); }\n' >"$BUILD/tests/header.c"
@@ -80,9 +80,8 @@ esac
 
 # A program built with what `make install` leaves, and the shared library.
 stage=$BUILD/tests/stage
-built=${BUILD#"$PWD"/} # as make was told: by another name it would be built anew
 rm -rf "$stage"
-if ! make -s install BUILD="$built" CC="$CC" SANITIZE="${SANITIZE:-}" DESTDIR="$stage" PREFIX=/usr >"$BUILD/tests/install.log" 2>&1; then
+if ! make -s install BUILD="$BUILD_AS" CC="$CC" SANITIZE="${SANITIZE:-}" DESTDIR="$stage" PREFIX=/usr >"$BUILD/tests/install.log" 2>&1; then
     fail installs "$(tail -n 1 "$BUILD/tests/install.log")"
 elif [ -n "${SANITIZE:-}" ]; then
     skip installs "the shared library needs its sanitizer"
@@ -93,7 +92,7 @@ elif ! LD_LIBRARY_PATH="$stage/usr/lib" "$stage/matrix" >"$BUILD/tests/install.l
 elif ! grep -q "^Version: $(sed -n 's/.*BT_VERSION_TEXT *"\(.*\)"/\1/p' include/bantam.h)$" "$stage/usr/lib/pkgconfig/bantam.pc"; then
     fail installs "bantam.pc names another version than bantam.h"
 else
-    make -s uninstall BUILD="$built" DESTDIR="$stage" PREFIX=/usr
+    make -s uninstall BUILD="$BUILD_AS" DESTDIR="$stage" PREFIX=/usr
     verdict installs "$(find "$stage/usr" -type f -o -type l | sed 's/$/ stays after uninstall/')"
 fi
 
