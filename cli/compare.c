@@ -169,10 +169,5 @@ void compare_print(json_t *rows) {
                                      {"low_percent", "from %", "%+7.1f"},
                                      {"high_percent", "to %", "%+7.1f"},
                                      {"verdict", "", "%s"}};
-    table t;
-    size_t i;
-    json_t *row;
-    table_begin(&t, columns, sizeof columns / sizeof *columns, false);
-    json_array_foreach(rows, i, row) table_add(&t, json_incref(row));
-    table_end(&t);
+    table_print(columns, sizeof columns / sizeof *columns, rows);
 }

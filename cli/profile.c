@@ -39,12 +39,7 @@ void profile_print(json_t *rows, const bt_roofline *roofline) {
                                      {"gflops", "GFLOP/s", "%8.2f"},
                                      {"gbytes_s", "GB/s", "%7.2f"},
                                      {"percent_of_roofline", "% roof", "%6.1f"}};
-    table t;
-    size_t i;
-    json_t *row;
-    table_begin(&t, columns, sizeof columns / sizeof *columns, false);
-    json_array_foreach(rows, i, row) table_add(&t, json_incref(row));
-    table_end(&t);
+    table_print(columns, sizeof columns / sizeof *columns, rows);
     printf("roofline measured on this device: %.*f GFLOP/s, %.*f GB/s\n", roofline->gflops < 1000,
            roofline->gflops, roofline->gbytes_s < 1000, roofline->gbytes_s);
 }

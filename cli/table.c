@@ -50,6 +50,15 @@ void table_end(table *t) {
     json_decref(t->rows);
 }
 
+void table_print(const column *columns, int count, const json_t *rows) {
+    table t;
+    size_t i;
+    json_t *row;
+    table_begin(&t, columns, count, false);
+    json_array_foreach(rows, i, row) table_add(&t, json_incref(row));
+    table_end(&t);
+}
+
 // A comma, or what else would end a field, becomes a space.
 static void put_text(const char *text, FILE *out) {
     for (; *text; text++) fputc(strchr(",\"\r\n", *text) ? ' ' : *text, out);

@@ -22,6 +22,7 @@ typedef struct table {
 void table_begin(table *t, const column *columns, int count, bool silent);
 void table_add(table *t, json_t *row); // takes over the row
 void table_end(table *t);
+void table_print(const column *columns, int count, const json_t *rows); // rows that are there
 
 // All members of rows that have the same keys.
 void csv_write(const json_t *rows, FILE *out);

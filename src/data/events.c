@@ -2,6 +2,7 @@
 // Format: TensorFlow's record_writer.cc, event.proto, summary.proto and histogram.proto. The file
 // is a log: what a crash leaves is whole but for the last record, which readers skip.
 #include "base/owner.h"
+#include "data/file.h"
 #include "data/output.h"
 
 #include <errno.h>
@@ -39,17 +40,6 @@ static uint32_t masked(uint32_t crc) {
     return (crc >> 15 | crc << 17) + 0xa282ead8;
 }
 
-static bool write_all(int fd, const uint8_t *data, size_t size) {
-    while (size > 0) {
-        ssize_t n = write(fd, data, size);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return false;
-        data += n;
-        size -= (size_t)n;
-    }
-    return true;
-}
-
 static bt_status fail_write(const bt_events *e, bt_error *err, int code) {
     return bt_fail(err, BT_ERROR_MEMORY, "cannot write '%s': %s", *e->path ? e->path : e->folder,
                    strerror(code));
@@ -64,7 +54,7 @@ static bt_status add_record(bt_events *e, bt_error *err) {
     bt_output_little(&record, masked(crc32c(e->event.data, e->event.size)), 4);
     bool made = !record.failed && !e->event.failed;
     errno = ENOMEM;
-    bool ok = made && write_all(e->fd, record.data, record.size);
+    bool ok = made && bt_write_all(e->fd, record.data, record.size);
     int code = errno;
     bt_output_free(&record);
     bt_output_free(&e->event);

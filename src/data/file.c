@@ -84,7 +84,7 @@ static bt_status fail_write(bt_error *err, const char *path, int code) {
     return bt_fail(err, BT_ERROR_MEMORY, "cannot write '%s': %s", path, strerror(code));
 }
 
-static bool write_all(int fd, const uint8_t *data, size_t size) {
+bool bt_write_all(int fd, const uint8_t *data, size_t size) {
     while (size > 0) {
         ssize_t n = write(fd, data, size);
         if (n < 0 && errno == EINTR) continue;
@@ -105,7 +105,7 @@ static bool write_parts(int fd, const bt_bytes *parts, int count) {
         return false;
     }
     for (int i = 0; i < count; i++)
-        if (!write_all(fd, parts[i].data, parts[i].size)) return false;
+        if (!bt_write_all(fd, parts[i].data, parts[i].size)) return false;
     return fsync(fd) == 0; // never retried: after a failure the kernel has dropped the pages
 }
 

@@ -25,6 +25,9 @@ bt_status bt_file_read_open(int fd, const char *name, bt_error *err, bt_bytes *o
 bt_status bt_file_write(const char *path, const bt_bytes *parts, int count,
                         bt_error *err) BT_MUST_CHECK;
 
+// All of the bytes, whatever interrupts; false: errno says why not.
+bool bt_write_all(int fd, const uint8_t *data, size_t size);
+
 bool bt_folder_exists(const char *path);
 // Makes a folder and those above it.
 bt_status bt_folder_make(const char *path, bt_error *err) BT_MUST_CHECK;
