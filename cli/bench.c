@@ -98,8 +98,9 @@ static void add_row(bench *b, row *r) {
     ln_times step = ln_times_of(r->step_us, repeats), call = ln_times_of(r->call_us, repeats);
     double median = median_of(r->step_us, repeats), call_median = median_of(r->call_us, repeats);
     table_add(&b->table,
-              json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f}", "model",
-                        net_spec(b->s), "device", device.name, "precision",
+              json_pack("{s:s,s:s,s:s,s:i,s:s,s:s,s:i,s:i,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f}",
+                        "model", net_spec(b->s), "data", b->data.name, "device", device.name,
+                        "threads", opt_int(b->s, "threads"), "precision",
                         precision_name(b->ctx, b->s), "phase",
                         r->training ? "training" : "inference", "batch", r->batch, "repeats",
                         repeats, "images_per_s", images / median, "low",

@@ -57,7 +57,8 @@ ratio compare_times(ln_times old, ln_times now, double confidence) {
 
 // ---- Tables ------------------------------------------------------------------------------------
 
-static const char *const key_columns[] = {"model", "device", "precision", "phase", "batch"};
+static const char *const key_columns[] = {"model",     "data",  "device", "threads",
+                                          "precision", "phase", "batch"};
 enum { KEYS = sizeof key_columns / sizeof *key_columns };
 
 // What is compared of a row, each with its columns.
@@ -139,10 +140,11 @@ int compare_rows(const settings *s, const json_t *rows, const csv *old, const ch
         }
     }
     if (!found)
-        return fail(BT_ERROR_DATA,
-                    "%s has no row of this model, device, precision, phase and batch; compare what "
-                    "was measured with the same options",
-                    path);
+        return fail(
+            BT_ERROR_DATA,
+            "%s has no row of this model, data, device, threads, precision, phase and batch; "
+            "compare what was measured with the same options",
+            path);
     if (found < json_array_size(rows))
         note(s, "%zu of %zu rows are not in %s", json_array_size(rows) - found,
              json_array_size(rows), path);

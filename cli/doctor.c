@@ -25,8 +25,8 @@ void doctor_progress(doctor *d, const bt_progress *now) {
     bt_epoch *more = realloc(d->epochs, ((size_t)d->epoch_count + 1) * sizeof *more);
     if (!more) return; // one epoch less to judge by
     d->epochs = more;
-    d->epochs[d->epoch_count++] =
-        (bt_epoch){now->train_loss, now->train_accuracy, now->val_loss, now->val_accuracy};
+    d->epochs[d->epoch_count++] = (bt_epoch){now->epoch, now->train_loss, now->train_accuracy,
+                                             now->val_loss, now->val_accuracy};
 }
 
 bt_status doctor_after(doctor *d, bt_context *ctx, const bt_train_desc *desc) {

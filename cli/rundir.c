@@ -212,7 +212,8 @@ int rundir_progress(rundir *r, const bt_progress *now) {
         uint32_t step = now->log_first + i + 1;
         add_step(r, now, &now->log[i], step, start + (i + 1) * each);
         if (r->loss_log)
-            fprintf(r->loss_log, r->exact ? "%u,%.17g\n" : "%u,%.9g\n", step, now->log[i].loss);
+            fprintf(r->loss_log, r->exact ? "%u,%.17g\n" : "%u,%.9g\n", step,
+                    isnan(now->log[i].loss) ? NAN : now->log[i].loss); // (without its sign)
     }
     r->seconds = now->seconds;
     if (now->event == BT_EVENT_EPOCH) write_row(now, r->metrics);

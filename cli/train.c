@@ -1,7 +1,7 @@
 // `bantam train`: from options to a trained network in a run directory. Signals are answered at
 // the next report of the trainer: the handler only notes them.
-#include "profile.h"
 #include "doctor.h"
+#include "profile.h"
 #include "progress.h"
 #include "report/analysis.h"
 #include "report/report.h"
@@ -24,7 +24,7 @@ typedef struct training {
     bt_context *ctx;
     bt_model *model;
     bt_dataset *train, *validation, *test;
-    const bt_train_desc *desc; // while it trains
+    const bt_train_desc *desc;   // while it trains
     char checkpoint[PATH_BYTES]; // resumed from; "" for a new run
     uint32_t first_step;         // of that checkpoint
     char data_sha256[65];        // of the data it was trained on; "" if not known
@@ -235,9 +235,25 @@ static void announce(const training *t) {
 
 // ---- Running -----------------------------------------------------------------------------------
 
+// A resumed directory keeps what an earlier part of the training found out, where this one does not
+// ask again; an analysis is of a network that will be another.
+static void keep_findings(training *t) {
+    static const char *const names[] = {"roofline", "doctor", "findings"};
+    char path[PATH_BYTES + 16];
+    snprintf(path, sizeof path, "%s/analysis.json", t->dir.path);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/run.json", t->dir.path);
+    json_t *old = json_of_file(path, 16 << 20);
+    for (int i = 0; old && i < 3; i++)
+        if (!json_object_get(t->dir.record, names[i]) && json_object_get(old, names[i]))
+            json_object_set(t->dir.record, names[i], json_object_get(old, names[i]));
+    json_decref(old);
+}
+
 // The trainer accepted the settings and the checkpoint: a resumed directory may be changed now.
 static int start(training *t, const char *program) {
     t->started = true;
+    if (*t->checkpoint) keep_findings(t);
     snprintf(t->program, sizeof t->program, "%s", program ? program : "");
     if (*t->program) note(t->s, "program: %s", t->program);
     json_object_set_new(t->dir.record, "program", json_string(t->program));
@@ -289,6 +305,7 @@ static int record_failure(training *t, bt_status status) {
     json_object_set_new(t->dir.record, "status", json_string("failed"));
     json_object_set_new(t->dir.record, "error", json_string(text));
     rundir_try_save(&t->dir);
+    report_run(t->dir.path); // its page says so as well
     return code;
 }
 

@@ -656,6 +656,7 @@ typedef struct bt_diagnosis {
 
 // The figures of an epoch, as bt_progress has them.
 typedef struct bt_epoch {
+    int epoch; // from 1
     double train_loss, train_accuracy, val_loss, val_accuracy;
 } bt_epoch;
 

@@ -350,8 +350,7 @@ static void draw_odd(size_t which, FILE *out) {
     chart_point point[MOST];
     chart_image image[MOST];
     int count = (int)pick(MOST + 1), sign = pick(2) ? -1 : 1;
-    chart_head head = {odd_text(), pick(2) ? odd_texts[1 + pick(9)] : NULL, odd_text(), pick(2),
-                       pick(2)};
+    chart_head head = {odd_text(), odd_text(), pick(2), pick(2)};
     for (int i = 0; i < 9; i++) counts[i] = pick(2) ? 0 : (uint32_t)pick(4294967295u);
     for (int i = 0; i < MOST; i++) {
         int colour = (int)pick(20) - 1;

@@ -64,18 +64,20 @@ static void test_few_times(void **state) {
 
 // ---- Files --------------------------------------------------------------------------------------
 
-#define HEADER \
-    "model,device,precision,phase,batch,repeats,ln_step_us,ln_step_sd,ln_call_us,ln_call_sd\n"
+#define HEADER                                                                                     \
+    "model,data,device,threads,precision,phase,batch,repeats,ln_step_us,ln_step_sd,ln_call_us,ln_" \
+    "call_sd\n"
 
 static json_t *rows_of_now(void) {
     json_t *rows = json_array();
     const int batches[] = {64, 256};
     for (int i = 0; i < 2; i++)
-        json_array_append_new(rows, json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:f,s:f,s:f,s:f}", "model",
-                                              "fc64,relu,fc10", "device", "cpu:0", "precision",
-                                              "fp32", "phase", "training", "batch", batches[i],
-                                              "repeats", 5, "ln_step_us", log(220), "ln_step_sd",
-                                              0.01, "ln_call_us", log(50), "ln_call_sd", 0.01));
+        json_array_append_new(rows, json_pack("{s:s,s:s,s:s,s:i,s:s,s:s,s:i,s:i,s:f,s:f,s:f,s:f}",
+                                              "model", "fc64,relu,fc10", "data", "digits", "device",
+                                              "cpu:0", "threads", 2, "precision", "fp32", "phase",
+                                              "training", "batch", batches[i], "repeats", 5,
+                                              "ln_step_us", log(220), "ln_step_sd", 0.01,
+                                              "ln_call_us", log(50), "ln_call_sd", 0.01));
     return rows;
 }
 
@@ -100,8 +102,9 @@ static void test_verdicts(void **state) {
     char text[1024];
     // Steps took 200 us and take 220; calls took 60 and take 50. The other batch size is not there.
     snprintf(text, sizeof text,
-             HEADER "mlp,cpu:0,fp32,training,64,5,1,0.01,1,0.01\n"
-                    "fc64 relu fc10,cpu:0,fp32,training,64,5,%.9g,0.01,%.9g,0.01\n",
+             HEADER "mlp,digits,cpu:0,2,fp32,training,64,5,1,0.01,1,0.01\n"
+                    "fc64 relu fc10,mnist,cpu:0,2,fp32,training,64,5,1,0.01,1,0.01\n"
+                    "fc64 relu fc10,digits,cpu:0,2,fp32,training,64,5,%.9g,0.01,%.9g,0.01\n",
              log(200), log(60));
     json_t *out = json_array(), *step, *call;
     check(compare_text(text, out) == 0, "not compared");
@@ -116,8 +119,8 @@ static void test_verdicts(void **state) {
     json_decref(out);
     // With ten times the spread nothing can be said.
     snprintf(text, sizeof text,
-             HEADER "fc64 relu fc10,cpu:0,fp32,training,64,5,%.9g,0.1,%.9g,0.2\n", log(200),
-             log(60));
+             HEADER "fc64 relu fc10,digits,cpu:0,2,fp32,training,64,5,%.9g,0.1,%.9g,0.2\n",
+             log(200), log(60));
     out = json_array();
     check(compare_text(text, out) == 0, "not compared");
     for (size_t i = 0; i < 2; i++)
@@ -133,13 +136,13 @@ static void test_hostile_files(void **state) {
         "",
         "\n\n\n",
         "phase,batch,images_per_s\ntraining,64,1000\n",
-        HEADER "mlp,cpu:0,fp32,training,64,5,1,1,1,1\n",
-        HEADER "fc64 relu fc10,cpu:0,fp32,training,64,5,nan,0.1,1,1\n",
-        HEADER "fc64 relu fc10,cpu:0,fp32,training,64,5,1,-0.1,1,1\n",
-        HEADER "fc64 relu fc10,cpu:0,fp32,training,64,0,1,0.1,1,1\n",
-        HEADER "fc64 relu fc10,cpu:0,fp32,training,64,1e300,1,0.1,1,1\n",
-        HEADER "fc64 relu fc10,cpu:0,fp32,training,64,5,1e300,0.1,1,1\n",
-        HEADER "fc64 relu fc10,cpu:0,fp32,training,64,5,,,,\n",
+        HEADER "mlp,digits,cpu:0,2,fp32,training,64,5,1,1,1,1\n",
+        HEADER "fc64 relu fc10,digits,cpu:0,2,fp32,training,64,5,nan,0.1,1,1\n",
+        HEADER "fc64 relu fc10,digits,cpu:0,2,fp32,training,64,5,1,-0.1,1,1\n",
+        HEADER "fc64 relu fc10,digits,cpu:0,2,fp32,training,64,0,1,0.1,1,1\n",
+        HEADER "fc64 relu fc10,digits,cpu:0,2,fp32,training,64,1e300,1,0.1,1,1\n",
+        HEADER "fc64 relu fc10,digits,cpu:0,2,fp32,training,64,5,1e300,0.1,1,1\n",
+        HEADER "fc64 relu fc10,digits,cpu:0,2,fp32,training,64,5,,,,\n",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         json_t *out = json_array();

@@ -189,7 +189,7 @@ static void note_epoch(void *user, const bt_progress *now, int max) {
     bt_epoch *epochs = user;
     if (now->event == BT_EVENT_EPOCH && now->epoch <= max)
         epochs[now->epoch - 1] =
-            (bt_epoch){now->train_loss, now->train_accuracy, now->val_loss, now->val_accuracy};
+            (bt_epoch){now->epoch, now->train_loss, now->train_accuracy, now->val_loss, now->val_accuracy};
 }
 
 enum { EPOCHS_MAX = 64 };

@@ -191,6 +191,34 @@ static void test_resumed(void **state) {
     check_run(out);
 }
 
+// A page says how its run ended, and nothing about a network that was.
+static void test_failed(void **state) {
+    (void)state;
+    const char *out = in_scratch("failed");
+    check(!bantam("train fc64,fc64,fc10 digits --limit 500 --epochs 1 --doctor --out %s --quiet "
+                  ">/dev/null",
+                  out),
+          "training failed");
+    check(!access(in_folder(out, "analysis.json"), R_OK), "no analysis");
+    check(bantam("train --resume %s --epochs 9 --lr 20 --momentum 0.99 --sched const --quiet "
+                 "2>/dev/null "
+                 ">/dev/null",
+                 out) == BT_ERROR_NUMERIC,
+          "the loss is still finite");
+    check(access(in_folder(out, "analysis.json"), R_OK), "the analysis of an older network");
+    size_t bytes;
+    char *page = (char *)read_file(in_folder(out, "report.html"), &bytes);
+    check(page && strstr(page, ">failed<") && !strstr(page, "All is well"), "the page");
+    run r = open_run(out); // how it failed is told, and what the doctor had found is kept
+    int loss = csv_column(&r.steps, "train_loss");
+    double most = 0;
+    for (size_t i = 0; i < r.steps.rows; i++) most = fmax(most, csv_number(&r.steps, i, loss));
+    check(most > 100, "a loss of at most %g", most);
+    check(json_is_array(json_object_get(r.record, "findings")), "no findings");
+    run_free(&r);
+    free(page);
+}
+
 static void test_analysis(void **state) {
     (void)state;
     run r = open_run(trained);
@@ -438,6 +466,7 @@ int main(void) {
                                        cmocka_unit_test(test_page),
                                        cmocka_unit_test(test_several),
                                        cmocka_unit_test(test_resumed),
+                                       cmocka_unit_test(test_failed),
                                        cmocka_unit_test(test_hostile_texts),
                                        cmocka_unit_test(test_missing_parts),
                                        cmocka_unit_test(test_damaged_checkpoint),

@@ -1,8 +1,10 @@
 // Profiles: what was kept launch by launch, the timeline of a training as Chrome trace events that
 // nest, shares that sum to 100, and the measured roofline and its cache.
 #include "base/launch_log.h"
+#include "base/threads.h"
 #include "profile.h"
-#include "trace.h" // (before cmocka, which makes `fail` a macro)
+#include "trace.h"
+#include "train/trace.h" // (before cmocka, which makes `fail` a macro)
 
 #include "nets.h"
 #include "support.h"
@@ -210,6 +212,21 @@ static void test_awkward_times(void **state) {
     json_decref(root);
 }
 
+static void test_bounded(void **state) {
+    (void)state;
+    enum { SPANS = 20000 };
+    bt_trace trace = {.wanted = true};
+    for (int i = 0; i < SPANS; i++) bt_trace_add(&trace, bt_seconds(), 1, 1, "steps");
+    int kept = trace.count;
+    for (int i = 0; i < SPANS; i++) bt_trace_add(&trace, bt_seconds(), 1, 1, "epoch %d", i);
+    check(kept < SPANS / 2 && trace.count > kept && trace.count < SPANS, "%d, then %d spans", kept,
+          trace.count);
+    bt_trace_add(&trace, bt_seconds(), 1, 1, "training");
+    check(!strcmp(trace.spans[trace.count - 1].name, "training"), "no training but %s",
+          trace.spans[trace.count - 1].name);
+    free(trace.spans);
+}
+
 // ---- Shares and the roofline --------------------------------------------------------------------
 
 static void test_rows(void **state) {
@@ -228,6 +245,41 @@ static void test_rows(void **state) {
     }
     check(fabs(sum - 100) < 1e-9, "the shares sum to %g", sum);
     json_decref(rows);
+}
+
+// What a step moves does not depend on how long the training is.
+static void test_bytes_of_a_step(void **state) {
+    (void)state;
+    double update[2], end[2];
+    for (int k = 0; k < 2; k++) {
+        bt_context *ctx = open_cpu(1);
+        bt_model *model;
+        bt_train_result result;
+        ok(ctx, bt_model_make(
+                    ctx,
+                    &(bt_model_desc){
+                        .spec = "fc10", .channels = 1, .height = 28, .width = 28, .classes = 10},
+                    &model));
+        ok(ctx, bt_train(ctx,
+                         &(bt_train_desc){.model = model,
+                                          .train = digits(ctx, 64, false),
+                                          .epochs = k ? 500 : 1,
+                                          .profile = true,
+                                          .hyper = {.lr = 0.01, .momentum = 0.9}},
+                         &result));
+        for (int i = 0; i < result.profile_count; i++) {
+            const bt_profile_row *row = &result.profile[i];
+            double each = row->bytes / (double)(row->calls ? row->calls : 1);
+            if (!strcmp(row->op, "update")) update[k] = each;
+            if (!strcmp(row->op, "step_end")) end[k] = each;
+        }
+        // Parameters and moments are read and written, gradients are read.
+        check(update[k] >= 20.0 * 7850 && update[k] < 21.0 * 7850, "update moves %g bytes",
+              update[k]);
+        bt_close(ctx);
+    }
+    check(update[0] == update[1] && end[0] == end[1], "update %g, %g; step_end %g, %g bytes",
+          update[0], update[1], end[0], end[1]);
 }
 
 static void test_roofline(void **state) {
@@ -273,7 +325,9 @@ int main(void) {
         cmocka_unit_test(test_vulkan),
         cmocka_unit_test(test_training),
         cmocka_unit_test(test_awkward_times),
+        cmocka_unit_test(test_bounded),
         cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_bytes_of_a_step),
         cmocka_unit_test(test_roofline),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

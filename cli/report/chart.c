@@ -91,7 +91,6 @@ void chart_begin(const chart_head *head, int width, int height, FILE *out) {
             top, width, height - top, width, height - top);
     chart_text(head->title, out);
     fputs("</title>\n<desc>", out);
-    chart_text(head->description, out);
 }
 
 void chart_body(const chart_head *head, int width, int height, FILE *out) {
@@ -111,7 +110,7 @@ void chart_end(FILE *out) {
 void chart_nothing(const chart_head *head, FILE *out) {
     const char *empty = head->empty && *head->empty ? head->empty : "nothing to draw yet";
     chart_begin(head, CHART_WIDTH, 120, out);
-    if (!head->description) chart_text(empty, out);
+    chart_text(empty, out);
     chart_body(head, CHART_WIDTH, 120, out);
     fprintf(out, "<text class='empty' x='%d' y='74'>", CHART_WIDTH / 2);
     chart_text_fit(empty, CHART_WIDTH - 16, out);

@@ -17,11 +17,10 @@
 enum { CHART_COLOURS = 8, CHART_GREY = -1 };
 
 typedef struct chart_head {
-    const char *title;       // above the picture, and its name
-    const char *description; // what it shows, in a sentence; NULL: made of the data
-    const char *empty;       // said where there is nothing to draw; NULL: "nothing to draw yet"
-    bool alone;              // a file of its own
-    bool heading;            // the page has a heading that says it: the title is not drawn
+    const char *title; // above the picture, and its name
+    const char *empty; // said where there is nothing to draw; NULL: "nothing to draw yet"
+    bool alone;        // a file of its own
+    bool heading;      // the page has a heading that says it: the title is not drawn
 } chart_head;
 
 // ---- Lines -----------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ void chart_write_bars(const chart_bars *c, FILE *out) {
     bar_columns m = bars_measure(c);
     int height = CHART_TITLE + c->count * BAR_ROW + 8;
     chart_begin(&c->head, CHART_WIDTH, height, out);
-    for (int i = 0; i < c->count && i < 20 && !c->head.description; i++) {
+    for (int i = 0; i < c->count && i < 20; i++) {
         fputs(i ? "; " : "", out), chart_text(c->bars[i].label, out);
         fputs(": ", out), chart_text(bar_text(&c->bars[i], number), out);
     }
@@ -205,7 +205,7 @@ void chart_write_confusion(const chart_confusion *c, FILE *out) {
     matrix m = matrix_measure(c, out);
     int height = (int)(m.top + m.cell * c->classes + 32);
     chart_begin(&c->head, CHART_WIDTH, height, out);
-    if (!c->head.description) confusion_describe(c, out);
+    confusion_describe(c, out);
     chart_body(&c->head, CHART_WIDTH, height, out);
     draw_names(&m);
     fprintf(out, "<rect class='frame' x='%.1f' y='%.1f' width='%.1f' height='%.1f'/>\n", m.left - 1,
@@ -308,7 +308,7 @@ void chart_write_treemap(const chart_treemap *c, FILE *out) {
     qsort(tiles, (size_t)count, sizeof *tiles, by_value);
     squarify(tiles, count, (double)CHART_WIDTH * TREE_HEIGHT / total);
     chart_begin(&c->head, CHART_WIDTH, CHART_TITLE + TREE_HEIGHT, out);
-    for (int i = 0; i < count && i < 12 && !c->head.description; i++) {
+    for (int i = 0; i < count && i < 12; i++) {
         fputs(i ? "; " : "", out), chart_text(tiles[i].area->label, out);
         fprintf(out, " %.1f %%", 100 * tiles[i].area->value / total);
     }

@@ -6,7 +6,7 @@
 
 enum { CHART_WIDTH = 720, CHART_TITLE = 34 }; // pixels; of them the title takes
 
-// Opens the <svg>, its <title> and its <desc>; head->description NULL: the caller writes one now.
+// Opens the <svg>, its <title> and its <desc>, whose text the caller writes now.
 void chart_begin(const chart_head *head, int width, int height, FILE *out);
 // Closes <desc>; the style, the ground and the visible title.
 void chart_body(const chart_head *head, int width, int height, FILE *out);

@@ -157,7 +157,7 @@ void chart_write_images(const chart_images *c, FILE *out) {
     int height = bottom + (coloured ? 30 : 0);
     g.pixels = coloured ? malloc((size_t)c->width * (size_t)c->height) : NULL;
     chart_begin(&c->head, CHART_WIDTH, height, out);
-    if (!c->head.description) fprintf(out, "%d images.", c->count);
+    fprintf(out, "%d images.", c->count);
     chart_body(&c->head, CHART_WIDTH, height, out);
     for (int i = 0; i < c->count; i++)
         draw_image(&g, &c->images[i], GAP + (i % g.columns) * (g.cell + GAP),

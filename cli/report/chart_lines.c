@@ -285,7 +285,7 @@ void chart_write_lines(const chart_lines *c, FILE *out) {
     p.points = p.points < 100 ? 100 : p.points;
     for (int i = 0; i < c->count; i++) said += c->lines[i].best > 0;
     chart_begin(&c->head, CHART_WIDTH, p.height, out);
-    if (!c->head.description) describe(&p);
+    describe(&p);
     chart_body(&c->head, CHART_WIDTH, p.height, out);
     chart_axes(&p.x, &p.y, c->x_label, c->y_label, out);
     for (int pass = 0; pass < 2; pass++)

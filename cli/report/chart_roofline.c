@@ -128,7 +128,7 @@ void chart_write_roofline(const chart_roofline *c, FILE *out) {
     chart_begin(&c->head, CHART_WIDTH, HEIGHT, out);
     int shown = 0;
     char flops[24];
-    for (int i = 0; i < c->count && !c->head.description; i++)
+    for (int i = 0; i < c->count; i++)
         if (drawable(&c->points[i]) && shown < 12) {
             fputs(shown++ ? "; " : "", out), chart_text(c->points[i].label, out);
             fprintf(out, " %s GFLOP/s", chart_number(c->points[i].gflops, flops));

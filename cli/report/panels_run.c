@@ -227,7 +227,12 @@ void panel_findings(FILE *out, const run *runs, int count) {
         if (found) fputs("<ul class=\"findings\">\n", out);
         json_array_foreach(list, k, finding) write_finding(out, finding);
         if (found) fputs("</ul>\n", out);
-        if (!found) fputs("<p class=\"good\">All is well.</p>\n", out);
+        if (strcmp(run_text(&runs[i], "status"), "done"))
+            write_note(out,
+                       "%s before the training; the doctor looks again when it has ended well.",
+                       found ? "Found" : "Nothing was found");
+        else if (!found)
+            fputs("<p class=\"good\">All is well.</p>\n", out);
         const char *looked = run_text(&runs[i], "doctor.looked_at");
         if (*looked) write_note(out, "%s", looked);
         write_rates(out, &runs[i]);

@@ -63,7 +63,7 @@ static void write_classes(FILE *out, const analysis *a) {
         all += s.count, precisions += s.precision, recalls += s.recall, scores += s.f1;
     }
     fputs("</tbody><tfoot>", out);
-    write_class(out, "Mean", all, precisions / a->classes, recalls / a->classes,
+    write_class(out, "All, mean", all, precisions / a->classes, recalls / a->classes,
                 scores / a->classes);
     fputs("</tfoot></table></div>\n", out);
 }

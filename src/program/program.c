@@ -64,7 +64,8 @@ static void emit_step_end(bt_lowering *lo, const bt_program *p, const bt_program
         (bt_emission){.dtype = p->dtype,
                       .binding = {bt_lower_value(lo, d->loss.id), bt_lower_value(lo, d->logits.id),
                                   bt_lower_value(lo, d->labels.id), lo->state, whole(lo, p->log),
-                                  whole(lo, p->predictions)}},
+                                  whole(lo, p->predictions)},
+                      .bytes = (double)bt_dtype_size(p->dtype) * (args.rows * args.cols + 3.0)},
         &args);
 }
 

@@ -62,15 +62,8 @@ BT_GRAD(avg_pool) {
                                         .shape = ctx->nodes[node.in[0]].shape});
 }
 
-static bt_emission forward_emission(bt_lowering *lo, uint32_t id) {
-    const bt_node *node = bt_lower_node(lo, id);
-    bt_emission e = bt_lower_emission(lo, id, 1);
-    e.flops = (double)bt_shape_count(node->shape) * node->attr.pool.size * node->attr.pool.size;
-    return e;
-}
-
 BT_LOWER(max_pool) {
-    bt_emit_max_pool(lo, forward_emission(lo, id), &bt_lower_node(lo, id)->attr.pool);
+    bt_emit_max_pool(lo, bt_lower_emission(lo, id, 1), &bt_lower_node(lo, id)->attr.pool);
 }
 
 BT_LOWER(max_pool_grad) {
@@ -78,7 +71,10 @@ BT_LOWER(max_pool_grad) {
 }
 
 BT_LOWER(avg_pool) {
-    bt_emit_avg_pool(lo, forward_emission(lo, id), &bt_lower_node(lo, id)->attr.pool);
+    const bt_node *node = bt_lower_node(lo, id);
+    bt_emission e = bt_lower_emission(lo, id, 1);
+    e.flops = (double)bt_shape_count(node->shape) * node->attr.pool.size * node->attr.pool.size;
+    bt_emit_avg_pool(lo, e, &node->attr.pool);
 }
 
 BT_LOWER(avg_pool_grad) {

@@ -315,6 +315,7 @@ static void find_range(visit *v, const bt_log_entry *log) {
     double start = 0, least = INFINITY;
     int end = 0, low = 0, high = 0;
     for (int i = 0; i < 15; i++) start += log[i].loss / 15; // at these rates nothing moves
+    if (!(start > 0)) return;                               // one class: there is nothing to learn
     while (end < RANGE_STEPS && smooth(log, end) < 1.5 * start) {
         if (smooth(log, end) < least) least = smooth(log, end);
         end++;
@@ -391,9 +392,9 @@ static void judge_validation(visit *v, const bt_epoch *epochs, int count) {
     double error = limits.chance_errors * sqrt(fmax(p * (1 - p), 0.01) / n);
     double chance = (double)v->counts[v->largest] / v->desc->train->info.count;
     double gap = last->train_accuracy - p;
-    int best = count;
+    int best = last->epoch;
     for (int i = 0; i < count; i++)
-        if (epochs[i].val_loss < lowest) lowest = epochs[i].val_loss, best = i + 1;
+        if (epochs[i].val_loss < lowest) lowest = epochs[i].val_loss, best = epochs[i].epoch;
     if (gap > limits.gap + error && p < chance + error)
         find(
             v, BT_SEVERITY_PROBLEM, "labels-random", "",

@@ -87,8 +87,8 @@ static bt_status make(statistics *s, bt_dataset *set, int samples) {
     s->count = batches < most_batches ? batches * s->rows : set->info.count;
     bt_batch batch = bt_dataset_batch(
         ctx, &(bt_batch_desc){.set = set, .batch = s->rows, .dtype = model->desc.dtype});
-    bt_model_layers(ctx, model, batch.images, model->layer_count, activations);
-    bt_tensor logits = bt_model_forward(ctx, model, batch.images);
+    bt_tensor last = bt_model_layers(ctx, model, batch.images, model->layer_count, activations);
+    bt_tensor logits = bt_reshape(ctx, last, BT_SHAPE(s->rows, model->desc.classes));
     bt_tensor loss = bt_cross_entropy(ctx, logits, batch.labels);
     BT_TRY(bt_error_of(ctx)->status);
     BT_TRY(bt_grad(ctx, loss, model->parameters, model->parameter_count, grads));

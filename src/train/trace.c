@@ -6,8 +6,16 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-enum { SPANS_MAX = 1 << 16 }; // a few hours of training, in 6 MB
+// However long a training is, its file stays below 2 MB: after so many spans epochs alone are
+// added, after twice as many only the training itself.
+enum { SPANS_MAX = 4096 };
+
+static bool has_room(const bt_trace *t, const char *name) {
+    if (!strcmp(name, "training")) return true;
+    return t->count < (strncmp(name, "epoch", 5) ? SPANS_MAX : 2 * SPANS_MAX);
+}
 
 static bool make_room(bt_trace *t, int more) {
     if (t->room - t->count >= more) return true;
@@ -21,7 +29,7 @@ static bool make_room(bt_trace *t, int more) {
 
 void bt_trace_add(bt_trace *t, double start, uint32_t step, uint32_t images, const char *name,
                   ...) {
-    if (!t->wanted || t->count >= SPANS_MAX || !make_room(t, 1)) return;
+    if (!t->wanted || !has_room(t, name) || !make_room(t, 1)) return;
     bt_span *span = &t->spans[t->count++];
     *span =
         (bt_span){.start = start, .seconds = bt_seconds() - start, .step = step, .images = images};

@@ -10,8 +10,8 @@ typedef struct bt_trace {
     int count, room;
 } bt_trace;
 
-// Something that began at `start` (bt_seconds) has ended now. After 65536 of them, or
-// without memory, no more are kept.
+// Something that began at `start` (bt_seconds) has ended now. After so many (see trace.c)
+// or without memory only the longest are kept, or none.
 void bt_trace_add(bt_trace *t, double start, uint32_t step, uint32_t images, const char *name, ...)
     __attribute__((format(printf, 5, 6)));
 

@@ -283,6 +283,7 @@ static bt_status save(run *r, bool epoch_end, bool now) {
 static bt_status check_finite(run *r, uint32_t first, uint32_t count) {
     for (uint32_t i = first; i < first + count; i++) {
         if (isfinite(r->log[i].loss)) continue;
+        report(r, BT_EVENT_STEPS); // how it came to that
         uint32_t step = r->state.step - r->log_count + i;
         const char *note = bt_program_note(r->program); // a kernel may limit its weights
         return bt_fail(
