@@ -207,8 +207,15 @@ static int bench_body(bt_context *ctx, void *user) {
     if (!opt_flag(b->s, "json"))
         printf("%s on %s in %s (%s), median of %d\n", net_spec(b->s), device.name,
                precision_name(ctx, b->s), device.description, opt_int(b->s, "repeats"));
+    json_t *keys = json_pack("{s:s,s:s,s:s,s:i,s:s}", "model", net_spec(b->s), "data", b->data.name,
+                             "device", device.name, "threads", opt_int(b->s, "threads"),
+                             "precision", precision_name(ctx, b->s));
+    const char *old = opt_text(b->s, "compare");
+    int code = old ? compare_check(&b->old, old, keys) : 0;
+    json_decref(keys);
+    if (code) return code;
     table_begin(&b->table, columns, 7, opt_flag(b->s, "json"));
-    int code = bench_all(b, &device);
+    code = bench_all(b, &device);
     table_end(&b->table);
     return code;
 }

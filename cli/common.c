@@ -8,13 +8,20 @@
 #include <sys/stat.h>
 #include <time.h>
 
+// Texts of files may be in what is told: nothing in it is for the terminal to obey.
+static void tell(const char *prefix, char *text, bool lines) {
+    for (char *c = text; *c; c++)
+        if (((unsigned char)*c < 0x20 && !(lines && *c == '\n')) || *c == 0x7f) *c = '?';
+    fprintf(stderr, "%s%s\n", prefix, text);
+}
+
 int fail(int code, const char *format, ...) {
     char text[1024];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    fprintf(stderr, "bantam: %s\n", text);
+    tell("bantam: ", text, false);
     return code;
 }
 
@@ -24,12 +31,13 @@ int fail_status(const bt_context *ctx, bt_status status) {
 }
 
 void note(const settings *s, const char *format, ...) {
+    char text[8192];
     if (opt_flag(s, "quiet")) return;
     va_list args;
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    fputc('\n', stderr);
+    tell("", text, true); // (a list may have several lines)
 }
 
 // ---- Contexts ----------------------------------------------------------------------------------

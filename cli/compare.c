@@ -77,16 +77,25 @@ static bool same_cell(const json_t *cell, const char *text) {
     return own && !own[i] && !text[i];
 }
 
-// The row of the file with the same keys; -1: there is none.
+// The row of the file with the same keys, as far as `row` has them; -1: there is none.
 static long find_row(const csv *old, const json_t *row) {
     for (size_t r = 0; r < old->rows; r++) {
-        int same = 0;
-        for (int k = 0; k < KEYS; k++)
-            same += same_cell(json_object_get(row, key_columns[k]),
-                              csv_text(old, r, csv_column(old, key_columns[k])));
-        if (same == KEYS) return (long)r;
+        bool same = true;
+        for (int k = 0; k < KEYS; k++) {
+            const json_t *cell = json_object_get(row, key_columns[k]);
+            same &= !cell || same_cell(cell, csv_text(old, r, csv_column(old, key_columns[k])));
+        }
+        if (same) return (long)r;
     }
     return -1;
+}
+
+int compare_check(const csv *old, const char *path, const json_t *keys) {
+    if (find_row(old, keys) >= 0) return 0;
+    return fail(BT_ERROR_DATA,
+                "%s has no row of this model, data, device, threads, precision, phase and batch; "
+                "compare what was measured with the same options",
+                path);
 }
 
 static bool old_times(const csv *old, size_t row, int t, ln_times *out) {
@@ -108,6 +117,8 @@ static ln_times new_times(const json_t *row, int t) {
 
 static json_t *describe(const json_t *row, int t, ln_times old, ln_times now, double confidence) {
     ratio r = compare_times(old, now, confidence);
+    // Of two or three repeats an interval can be so wide that it says nothing.
+    if (!(r.high < 10 && r.low > 0.1)) r.low = r.high = NAN;
     const char *verdict = isnan(r.low) ? "not known"
                           : r.low > 1  ? "slower"
                           : r.high < 1 ? "faster"
@@ -139,12 +150,7 @@ int compare_rows(const settings *s, const json_t *rows, const csv *old, const ch
             json_array_append_new(out, describe(row, t, before, new_times(row, t), confidence));
         }
     }
-    if (!found)
-        return fail(
-            BT_ERROR_DATA,
-            "%s has no row of this model, data, device, threads, precision, phase and batch; "
-            "compare what was measured with the same options",
-            path);
+    if (!found) return compare_check(old, path, json_array_get(rows, 0));
     if (found < json_array_size(rows))
         note(s, "%zu of %zu rows are not in %s", json_array_size(rows) - found,
              json_array_size(rows), path);

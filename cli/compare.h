@@ -27,6 +27,8 @@ double student_quantile(double p, double freedom);
 
 // Opens a file of --out.
 int compare_open(const char *path, csv *old);
+// Whether there is something to compare, before it is measured; `keys`: model, data, device ...
+int compare_check(const csv *old, const char *path, const json_t *keys);
 // Compares rows of the table (bench.c) with those of the file, and appends what comes of it to
 // `out`. The intervals hold all together with a probability of 95 %. Says how many rows the file
 // does not have.

@@ -43,7 +43,7 @@ static void find_words(const char *shape, char words[WORDS_BYTES], bool *files) 
 static void find_values(const option_row *o, char words[WORDS_BYTES], bool *files) {
     find_words(!strcmp(o->name, "data") ? "DATA" : o->shape, words, files);
     if (strcmp(o->name, "device")) return;
-    add_word(words, "cpu gpu cuda vulkan", 19);
+    add_word(words, "cpu gpu cuda vulkan sim check", 29);
 }
 
 // Prints `text` where `special` characters get a backslash, and quotes of the shell are closed and
@@ -64,9 +64,9 @@ static void put_command_names(void) {
 // ---- bash --------------------------------------------------------------------------------------
 
 static void bash_reply(const char *words, bool files) {
-    printf("COMPREPLY=(");
-    if (*words) printf("$(compgen -W '%s' -- \"$cur\")%s", words, files ? " " : "");
-    if (files) printf("$(compgen -f -- \"$cur\")");
+    printf("_bantam_reply < <(");
+    if (*words) printf("compgen -W '%s' -- \"$cur\"%s", words, files ? "; " : "");
+    if (files) printf("compgen -f -- \"$cur\"");
     printf(")");
 }
 
@@ -82,6 +82,13 @@ static void bash_command(const command *c) {
         bash_reply(words, files);
         printf("; return ;;\n");
     }
+    if (!strcmp(c->name, "data")) {
+        *words = 0;
+        add_sets(words);
+        printf("        get|info) ");
+        bash_reply(words, false);
+        printf("; return ;;\n");
+    }
     printf("        esac\n        options='--help");
     for (int i = 0; option_at(i, &o); i++)
         if (o.commands & c->bit) printf(" --%s", o.name);
@@ -93,6 +100,12 @@ static void bash_command(const command *c) {
 
 static void bash(void) {
     printf("# bash completion for bantam\n"
+           "# A reply a line: names of files may hold blanks and asterisks.\n"
+           "_bantam_reply() {\n"
+           "    local word\n"
+           "    COMPREPLY=()\n"
+           "    while IFS= read -r word; do COMPREPLY+=(\"$word\"); done\n"
+           "}\n"
            "_bantam() {\n"
            "    local IFS=$' \\t\\n' options=\n"
            "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}\n"

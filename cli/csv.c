@@ -2,25 +2,36 @@
 #include "csv.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+FILE *csv_open(const char *path) {
+    struct stat info;
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC), error = 0;
+    if (fd < 0) return NULL;
+    if (fstat(fd, &info))
+        error = errno;
+    else if (!S_ISREG(info.st_mode))
+        error = S_ISDIR(info.st_mode) ? EISDIR : EINVAL;
+    FILE *file = error ? NULL : fdopen(fd, "r");
+    if (!file) close(fd);
+    if (error) errno = error;
+    return file;
+}
 
 static char *read_text(const char *path) {
-    enum { BYTES_MAX = 64 << 20 };
+    enum { BYTES_MAX = 8 << 20 };
     struct stat info;
-    FILE *file = fopen(path, "r");
+    FILE *file = csv_open(path);
     if (!file) return NULL;
-    char *text = NULL;
-    if (fstat(fileno(file), &info) == 0 && S_ISREG(info.st_mode)) {
-        size_t bytes = info.st_size < BYTES_MAX ? (size_t)info.st_size : BYTES_MAX;
-        text = malloc(bytes + 1);
-        if (text) text[fread(text, 1, bytes, file)] = 0;
-    } else {
-        errno = S_ISDIR(info.st_mode) ? EISDIR : EINVAL;
-    }
+    size_t bytes = fstat(fileno(file), &info) ? 0 : (size_t)info.st_size;
+    if (bytes > BYTES_MAX) bytes = BYTES_MAX;
+    char *text = malloc(bytes + 1);
+    if (text) text[fread(text, 1, bytes, file)] = 0;
     fclose(file);
     return text;
 }

@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 enum { CSV_COLUMNS_MAX = 32 };
 
@@ -17,8 +18,11 @@ typedef struct csv {
     size_t rows, damaged;
 } csv;
 
+// Opens a regular file; NULL for all else, without waiting as a FIFO would. errno tells.
+FILE *csv_open(const char *path);
+
 // False, with an empty table, when the file is not there or cannot be read; errno tells. A file of
-// more than 64 MB is read up to there.
+// more than 8 MB is read up to there.
 bool csv_read(csv *out, const char *path);
 void csv_free(csv *c);
 

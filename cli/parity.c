@@ -365,9 +365,9 @@ static int parity_body(bt_context *ctx, void *user) {
     int code = open_context(&(bt_context_desc){.threads = opt_int(p.s, "threads")}, &p.reference);
     if (code) return code;
     p.kernels = !opt_is(p.s, "phase", "training"), p.steps = !opt_is(p.s, "phase", "kernels");
-    table_begin(&p.table, columns, 9, opt_flag(p.s, "json") || !p.kernels);
-    code = p.kernels ? check_operators(&p) : 0;
-    if (!code && p.steps) code = check_training(&p);
+    code = p.steps ? check_training(&p) : 0; // (first, as the model may be misspelt)
+    table_begin(&p.table, columns, 9, opt_flag(p.s, "json") || !p.kernels || code);
+    if (!code && p.kernels) code = check_operators(&p);
     if (!code) code = report_parity(&p);
     table_end(&p.table);
     json_decref(p.reached);

@@ -2,13 +2,16 @@
 // rows are flushed one by one, so that whatever ends the process leaves files that can be read.
 #include "rundir.h"
 
+#include "csv.h"
 #include "replace.h"
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -86,6 +89,20 @@ int rundir_make(rundir *r, const char *out, const char *model) {
     return out ? make_named(r->path) : make_dated(r->path, model);
 }
 
+int rundir_lock(rundir *r) {
+    r->lock = open(r->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    // (Who asks whether a run is being trained holds the lock for a moment; see run_is_running.)
+    for (int tries = 0; r->lock > 0 && flock(r->lock, LOCK_EX | LOCK_NB); tries++) {
+        if (errno != EWOULDBLOCK) break; // a file system without locks
+        if (tries == 10)
+            return fail(BT_ERROR_USAGE,
+                        "%s is being trained by another process; wait for its end, or stop it",
+                        r->path);
+        usleep(20000);
+    }
+    return 0;
+}
+
 void rundir_discard(const rundir *r) {
     char path[PATH_BYTES + 16];
     snprintf(path, sizeof path, "%s/checkpoints", r->path);
@@ -124,12 +141,13 @@ static double field(const char *row, int index) {
 }
 
 // Keeps the header and the whole rows whose field `step_at` is at most `step`.
-static int cut_rows(const char *path, const char *header, int step_at, uint32_t step) {
+static int cut_rows(const char *folder, const char *name, const char *path, const char *header,
+                    int step_at, uint32_t step) {
     char row[512];
     replacement f;
-    FILE *old = fopen(path, "r");
+    FILE *old = csv_open(path);
     if (!old && errno != ENOENT) return cannot_write(path);
-    bool good = replace_begin(&f, "", path);
+    bool good = replace_begin(&f, folder, name);
     if (good) fputs(header, f.file);
     while (good && old && fgets(row, sizeof row, old)) {
         if (strchr(row, '\n') && field(row, step_at) <= step) fputs(row, f.file);
@@ -138,10 +156,14 @@ static int cut_rows(const char *path, const char *header, int step_at, uint32_t 
     return good && replace_end(&f) ? 0 : cannot_write(path);
 }
 
-static int open_rows(const char *path, const char *header, int step_at, uint32_t step, FILE **out) {
+// folder "": `name` is a path that the user named, which may be a device.
+static int open_rows(const char *folder, const char *name, const char *header, int step_at,
+                     uint32_t step, FILE **out) {
+    char path[PATH_BYTES + 64];
     struct stat info;
-    bool device = stat(path, &info) == 0 && !S_ISREG(info.st_mode); // such as /dev/stderr
-    int code = step && !device ? cut_rows(path, header, step_at, step) : 0;
+    snprintf(path, sizeof path, "%s%s%s", folder, *folder ? "/" : "", name);
+    bool device = !*folder && stat(path, &info) == 0 && !S_ISREG(info.st_mode);
+    int code = step && !device ? cut_rows(folder, name, path, header, step_at, step) : 0;
     if (code) return code;
     *out = fopen(path, step && !device ? "a" : "w");
     if (!*out) return cannot_write(path);
@@ -151,16 +173,13 @@ static int open_rows(const char *path, const char *header, int step_at, uint32_t
 
 int rundir_begin(rundir *r, const char *loss_log, bool exact, const bt_train_desc *desc,
                  uint32_t step) {
-    char path[PATH_BYTES + 32];
     bt_dataset_info info;
     bt_dataset_describe(desc->train, &info);
     r->exact = exact, r->desc = desc, r->samples = info.count;
-    snprintf(path, sizeof path, "%s/metrics_train.csv", r->path);
-    int code = open_rows(path, METRICS_HEADER, 1, step, &r->metrics);
-    snprintf(path, sizeof path, "%s/metrics_steps.csv", r->path);
-    if (!code) code = open_rows(path, STEPS_HEADER, 0, step, &r->steps);
+    int code = open_rows(r->path, "metrics_train.csv", METRICS_HEADER, 1, step, &r->metrics);
+    if (!code) code = open_rows(r->path, "metrics_steps.csv", STEPS_HEADER, 0, step, &r->steps);
     if (code || !loss_log) return code;
-    return open_rows(loss_log, LOSS_HEADER, 0, step, &r->loss_log);
+    return open_rows("", loss_log, LOSS_HEADER, 0, step, &r->loss_log);
 }
 
 // A number, or nothing where it is not known.
@@ -225,5 +244,6 @@ void rundir_close(rundir *r) {
     if (r->metrics) fclose(r->metrics);
     if (r->steps) fclose(r->steps);
     if (r->loss_log) fclose(r->loss_log);
+    if (r->lock > 0) close(r->lock);
     json_decref(r->record);
 }

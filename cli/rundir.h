@@ -15,6 +15,7 @@ typedef struct rundir_steps {
 
 typedef struct rundir {
     char path[PATH_BYTES];
+    int lock; // of the directory; 0: none
     FILE *metrics, *steps, *loss_log;
     bool exact;                // losses with 17 digits
     json_t *record;            // of run.json
@@ -30,6 +31,8 @@ bool rundir_of(const char *checkpoint, char out[PATH_BYTES]);
 
 // Makes a new directory: `out`, or results/<date>-<model> when it is NULL.
 int rundir_make(rundir *r, const char *out, const char *model);
+// Nobody else may train into it until rundir_close or the end of the process.
+int rundir_lock(rundir *r);
 // Removes it again if nothing was written.
 void rundir_discard(const rundir *r);
 // Opens the CSV files. Rows after `step` are cut off.

@@ -232,6 +232,14 @@ static int sanity_body(bt_context *ctx, void *user) {
     CHECK(ctx, open_data(ctx, s, false, c.batch, &c.set));
     bt_dataset_describe(c.set, &c.data);
     if (c.data.count < c.batch) c.batch = c.data.count;
+    bt_model *model; // (may be misspelt)
+    CHECK(ctx, bt_model_make(ctx,
+                             &(bt_model_desc){.spec = net_spec(s),
+                                              .channels = c.data.channels,
+                                              .height = c.data.height,
+                                              .width = c.data.width,
+                                              .classes = c.data.classes},
+                             &model));
     table_begin(&c.table, columns, 4, opt_flag(s, "json"));
     int code = check_all(ctx, &c);
     if (!code && opt_flag(s, "json"))

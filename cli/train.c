@@ -215,7 +215,8 @@ static int open_directory(training *t) {
     if (resumed && out && strcmp(out, t->dir.path))
         return fail(BT_ERROR_USAGE, "--resume goes on in %s; leave out --out %s", t->dir.path, out);
     const char *model = t->s->arg_count ? t->s->args[0] : bt_model_spec(t->model);
-    return resumed ? 0 : rundir_make(&t->dir, out, model);
+    int code = resumed ? 0 : rundir_make(&t->dir, out, model);
+    return code ? code : rundir_lock(&t->dir);
 }
 
 static void announce(const training *t) {
@@ -305,7 +306,7 @@ static int record_failure(training *t, bt_status status) {
     json_object_set_new(t->dir.record, "status", json_string("failed"));
     json_object_set_new(t->dir.record, "error", json_string(text));
     rundir_try_save(&t->dir);
-    report_run(t->dir.path); // its page says so as well
+    if (code != BT_ERROR_MEMORY) report_run(t->dir.path); // its page says so as well
     return code;
 }
 
@@ -389,24 +390,24 @@ static int finish(training *t, const bt_train_desc *desc, const bt_train_result 
     int code = r->profile ? keep_profile(t, r) : 0;
     if (!code) code = leave_files(t, stopped ? "stopped" : "done", result);
     if (!code && r->profile) code = trace_write(r->trace, r->trace_count, t->dir.path);
-    if (!code && opt_flag(t->s, "json")) print_json(json_incref(result));
+    // What was trained is told even if a chart of it cannot be written.
+    if (opt_flag(t->s, "json")) print_json(json_incref(result));
     json_decref(result);
-    if (code) return code;
     if (stopped) {
         note(t->s, "stopped after step %u; go on with: bantam train --resume %s", r->steps,
              t->dir.path);
-        return stop_signal == SIGINT ? EXIT_INTERRUPTED : BT_STOPPED;
+        return code ? code : stop_signal == SIGINT ? EXIT_INTERRUPTED : BT_STOPPED;
     }
     if (r->steps == t->first_step && *t->checkpoint)
         note(t->s, "all %d epochs were done already; ask for more with --epochs", r->epochs);
-    if (opt_flag(t->s, "json")) return 0;
+    if (opt_flag(t->s, "json")) return code;
     if (t->profile) profile_print(t->profile, &t->roofline);
     char rate[16];
     printf("%s: test accuracy %.2f +- %.2f %% (%d/%d), loss %.4f\n", opt_text(t->s, "data"),
            100 * test.accuracy, 100 * test.standard_error, test.correct, test.count, test.loss);
     printf("%u steps in %.2f s, %s images/s; %s\n", r->steps, r->seconds,
            short_number(r->images_per_second, rate), t->dir.path);
-    return 0;
+    return code;
 }
 
 // The text that the checkpoint keeps for --resume and eval; NULL when memory ran out.

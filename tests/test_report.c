@@ -5,8 +5,10 @@
 #include "report/page.h"
 #include "support.h"
 
+#include <fcntl.h>
 #include <jansson.h>
 #include <math.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -189,6 +191,36 @@ static void test_resumed(void **state) {
           "%zu rows end at step %g", r.steps.rows, last);
     run_free(&r);
     check_run(out);
+}
+
+static bool page_has(const char *run_path, const char *text) {
+    check(!bantam("report %s >/dev/null", run_path), "no page");
+    size_t bytes;
+    char *page = (char *)read_file(in_folder(run_path, "report.html"), &bytes);
+    bool has = page && strstr(page, text);
+    free(page);
+    return has;
+}
+
+// Two processes do not write one run; who looks at it knows a killed one from one at work.
+static void test_locked(void **state) {
+    (void)state;
+    const char *out = folder("locked");
+    check(!bantam("train fc10 digits --limit 200 --epochs 1 --out %s --quiet >/dev/null", out),
+          "training failed");
+    json_t *record = json_load_file(in_folder(out, "run.json"), 0, NULL);
+    json_object_set_new(record, "status", json_string("running"));
+    json_dump_file(record, in_folder(out, "run.json"), 0);
+    json_decref(record);
+    int fd = open(out, O_RDONLY | O_DIRECTORY);
+    check(fd >= 0 && !flock(fd, LOCK_EX), "no lock");
+    check(bantam("train --resume %s --epochs 2 --quiet 2>/dev/null >/dev/null", out) ==
+              BT_ERROR_USAGE,
+          "two train one run");
+    check(page_has(out, ">running<"), "a run at work");
+    close(fd);
+    check(page_has(out, ">ended without a word<"), "a run that was killed");
+    check(!bantam("train --resume %s --epochs 2 --quiet >/dev/null", out), "it does not go on");
 }
 
 // A page says how its run ended, and nothing about a network that was.
@@ -467,6 +499,7 @@ int main(void) {
                                        cmocka_unit_test(test_several),
                                        cmocka_unit_test(test_resumed),
                                        cmocka_unit_test(test_failed),
+                                       cmocka_unit_test(test_locked),
                                        cmocka_unit_test(test_hostile_texts),
                                        cmocka_unit_test(test_missing_parts),
                                        cmocka_unit_test(test_damaged_checkpoint),

@@ -38,11 +38,15 @@ static void write_status(FILE *out, const run *r) {
     const char *status = run_text(r, "status");
     bool failed = !strcmp(status, "failed"), done = !strcmp(status, "done");
     fprintf(out, "<span class=\"%s\">", failed ? "bad" : done ? "good" : "");
-    write_member(out, r, "status");
+    bool running = run_is_running(r), killed = !running && !strcmp(status, "running");
+    if (killed)
+        fputs("ended without a word", out);
+    else
+        write_member(out, r, "status");
     fputs("</span>", out);
-    if (run_is_running(r)) write_left(out, r);
+    if (running) write_left(out, r);
     if (failed) fputs(": ", out), write_member(out, r, "error");
-    if (!strcmp(status, "stopped")) {
+    if (killed || !strcmp(status, "stopped")) {
         fputs("; go on with: <code>bantam train --resume ", out);
         chart_text(r->path, out);
         fputs("</code>", out);

@@ -18,11 +18,11 @@ static int cannot_write(const char *path) {
     return fail(BT_ERROR_MEMORY, "%s cannot be written: %s", path, strerror(errno));
 }
 
-static int write_page(const char *path, const run *runs, int count) {
+static int write_page(const char *folder, const char *name, const run *runs, int count) {
     replacement f;
-    bool good = replace_begin(&f, "", path);
+    bool good = replace_begin(&f, folder, name);
     if (good) page_write(f.file, runs, count, policy, NULL);
-    return good && replace_end(&f) ? 0 : cannot_write(path);
+    return good && replace_end(&f) ? 0 : cannot_write(f.path);
 }
 
 static int write_charts(const run *r) {
@@ -40,10 +40,8 @@ static int write_charts(const run *r) {
 }
 
 static int write_beside(const run *r) {
-    char path[PATH_BYTES + 32];
-    snprintf(path, sizeof path, "%s/report.html", r->path);
     int code = write_charts(r);
-    return code ? code : write_page(path, r, 1);
+    return code ? code : write_page(r->path, "report.html", r, 1);
 }
 
 int report_run(const char *path) {
@@ -89,7 +87,7 @@ int command_report(settings *s) {
     bool own = !out && s->arg_count == 1; // beside what it is of
     snprintf(path, sizeof path, "%s%sreport.html", own ? runs[0].path : "", own ? "/" : "");
     if (!code)
-        code = own ? write_beside(&runs[0]) : write_page(out ? out : path, runs, s->arg_count);
+        code = own ? write_beside(&runs[0]) : write_page("", out ? out : path, runs, s->arg_count);
     if (!code) code = tell(s, out ? out : path, runs);
     for (int i = 0; i < s->arg_count; i++) run_free(&runs[i]);
     free(runs);

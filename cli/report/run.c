@@ -3,11 +3,14 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { RECORD_BYTES_MAX = 4 << 20 };
 
@@ -279,5 +282,9 @@ double run_number(const run *r, const char *path) {
 }
 
 bool run_is_running(const run *r) {
-    return !strcmp(run_text(r, "status"), "running");
+    if (strcmp(run_text(r, "status"), "running")) return false;
+    int folder = open(r->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool locked = folder >= 0 && flock(folder, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK;
+    if (folder >= 0) close(folder);
+    return locked;
 }

@@ -34,6 +34,7 @@ bool run_newest(const char *folder, char out[PATH_BYTES]);
 const json_t *run_get(const run *r, const char *path);
 const char *run_text(const run *r, const char *path);
 double run_number(const run *r, const char *path);
-bool run_is_running(const run *r); // by its own word: a crash leaves that word, too
+// By its own word, and because a process holds the lock of its directory (rundir_lock).
+bool run_is_running(const run *r);
 
 #endif

@@ -215,11 +215,12 @@ static histogram count_values(const double *values, size_t count) {
         h.squares += values[i] * values[i];
     }
     if (h.count == 0) h.least = h.most = 0;
-    // (Halves, because the whole width may be infinite.)
-    double scale = h.most > h.least ? BUCKETS / (h.most / 2 - h.least / 2) : 0;
+    // Halves, because the whole width may be infinite; a quotient of at most 1, because a factor
+    // would be infinite for a width near 0.
+    double width = h.most / 2 - h.least / 2;
     for (size_t i = 0; i < count; i++) {
         if (!isfinite(values[i])) continue;
-        int k = (int)((values[i] / 2 - h.least / 2) * scale);
+        int k = width > 0 ? (int)((values[i] / 2 - h.least / 2) / width * BUCKETS) : 0;
         h.bucket[k < BUCKETS ? k : BUCKETS - 1]++;
     }
     return h;
@@ -255,11 +256,12 @@ static bt_status add_histogram(bt_context *ctx, bt_events *e, const char *tag, u
 bt_status bt_events_histogram(bt_context *ctx, bt_events *events, const char *tag, uint32_t step,
                               bt_tensor values) {
     size_t count = bt_shape_count(bt_tensor_shape(ctx, values));
-    size_t size = bt_dtype_size(bt_tensor_dtype(ctx, values));
+    bt_dtype dtype = bt_tensor_dtype(ctx, values);
+    size_t size = bt_dtype_size(dtype);
     bt_error *err = bt_error_of(ctx);
-    if (size < sizeof(float))
+    if (dtype != BT_F32 && dtype != BT_F64)
         return bt_fail(err, BT_ERROR_USAGE, "a histogram is of F32 or F64, not of %s",
-                       bt_dtype_name(bt_tensor_dtype(ctx, values)));
+                       bt_dtype_name(dtype));
     double *wide = malloc((count + 1) * sizeof *wide);
     if (!wide) return bt_fail_memory(err, "a histogram", count * sizeof *wide);
     // Read to the end of the room and widened from its beginning, so that nothing is overwritten

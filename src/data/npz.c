@@ -5,10 +5,8 @@
 #include "base/checked.h"
 #include "data/output.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
     END_BYTES = 22,
@@ -96,12 +94,8 @@ static bt_status check_name(reader *r, const uint8_t *name, int length) {
         if (name[i] < 32 || name[i] == 127 || name[i] == '/' || name[i] == '\\')
             return FAIL(r,
                         "'%s': the name of entry has byte 0x%02x; names of arrays have no "
-                        "slashes and no control characters%s",
-                        r->path, name[i],
-                        memmem(r->file.data, r->file.size, "/data.pkl", 9)
-                            ? ". It looks like a file of torch.save, a pickle: save the state_dict "
-                              "with safetensors or numpy.savez"
-                            : "");
+                        "slashes and no control characters",
+                        r->path, name[i]);
     if (length > 4 && length <= NAME_MAX_BYTES && !memcmp(name + length - 4, ".npy", 4))
         return BT_OK;
     return FAIL(r, "'%s': the entry '%.*s' is not named NAME.npy, or with more than %d letters",
@@ -417,7 +411,6 @@ static size_t room_for(const entry *e) {
 }
 
 static bt_status read_file(reader *r, bt_st_file *out) {
-    BT_TRY(bt_file_read(r->path, r->err, &r->file));
     BT_TRY(read_directory(r));
     BT_TRY(read_headers(r));
     size_t room = 8;
@@ -440,23 +433,57 @@ bool bt_is_zip(bt_bytes file) {
            (!memcmp(file.data, "PK\3\4", 4) || !memcmp(file.data, "PK\5\6", 4));
 }
 
-bt_status bt_npz_open(const char *path, bt_error *err, bt_st_file *out) {
-    reader r = {.path = path, .err = err};
-    *out = (bt_st_file){0};
-    bt_status status = read_file(&r, out);
+static bool begins(bt_bytes file, const char *magic, size_t size) {
+    return file.size >= size && !memcmp(file.data, magic, size);
+}
+
+// What is easily taken for a file of weights; both kinds of torch.save, of which the newer one is a
+// zip.
+static bt_status check_others(const char *path, bt_bytes file, bt_error *err) {
+    const char *what = NULL;
+    if (begins(file, "\x93NUMPY", 6))
+        what = "an array of numpy.save (.npy), which has no name";
+    else if (begins(file,
+                    "\x80\2\x8a\nl\xfc\x9c"
+                    "F\xf9",
+                    9) ||
+             (bt_is_zip(file) && memmem(file.data, file.size, "/data.pkl", 9)))
+        what = "a file of torch.save, a pickle, which could run anything when read";
+    if (!what) return BT_OK;
+    return bt_fail(err, BT_ERROR_DATA,
+                   "'%.200s' is %s; save the weights with numpy.savez(\"w.npz\", **{k: v.numpy() "
+                   "for k, v in model.state_dict().items()})",
+                   path, what);
+}
+
+// Frees file.data.
+static bt_status take_file(const char *path, bt_bytes file, bt_error *err, bt_st_file *out) {
+    reader r = {.path = path, .err = err, .file = file};
+    bt_status status = check_others(path, file, err);
+    if (status == BT_OK) status = read_file(&r, out);
     out->memory[2] = r.names;
     free(r.entries);
     free(r.file.data);
     return status;
 }
 
+bt_status bt_npz_open(const char *path, bt_error *err, bt_st_file *out) {
+    bt_bytes file;
+    *out = (bt_st_file){0};
+    BT_TRY(bt_file_read(path, err, &file));
+    return take_file(path, file, err, out);
+}
+
+// The file is read once: a pipe gives its bytes only once.
 bt_status bt_tensors_open(const char *path, bt_error *err, bt_st_file *out) {
-    uint8_t start[END_BYTES] = {0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    bool zip = fd >= 0 && read(fd, start, sizeof start) == (ssize_t)sizeof start &&
-               bt_is_zip((bt_bytes){start, sizeof start});
-    if (fd >= 0) close(fd);
-    return zip ? bt_npz_open(path, err, out) : bt_st_open(path, err, out);
+    bt_bytes file;
+    *out = (bt_st_file){0};
+    BT_TRY(bt_file_read(path, err, &file));
+    bt_status status = check_others(path, file, err);
+    if (status == BT_OK && !bt_is_zip(file)) return bt_st_take(path, file, err, out);
+    if (status == BT_OK) return take_file(path, file, err, out);
+    free(file.data);
+    return status;
 }
 
 // ---- Writing -----------------------------------------------------------------------------------

@@ -352,7 +352,6 @@ static bt_status check_hash(st_reader *r, const bt_st_file *file) {
 }
 
 static bt_status read_file(st_reader *r, bt_st_file *out) {
-    BT_TRY(bt_file_read(r->path, r->err, &r->file));
     BT_TRY(read_header(r));
     out->memory[3] = r->root; // the names and metadata are its strings
     out->file_bytes = r->file.size;
@@ -363,7 +362,14 @@ static bt_status read_file(st_reader *r, bt_st_file *out) {
 }
 
 bt_status bt_st_open(const char *path, bt_error *err, bt_st_file *out) {
-    st_reader r = {.path = path, .err = err};
+    bt_bytes file;
+    *out = (bt_st_file){0};
+    BT_TRY(bt_file_read(path, err, &file));
+    return bt_st_take(path, file, err, out);
+}
+
+bt_status bt_st_take(const char *path, bt_bytes file, bt_error *err, bt_st_file *out) {
+    st_reader r = {.path = path, .err = err, .file = file};
     *out = (bt_st_file){0};
     bt_status status = read_file(&r, out);
     if (!out->memory[3]) json_decref(r.root);

@@ -3,7 +3,7 @@
 #ifndef BT_DATA_SAFETENSORS_H
 #define BT_DATA_SAFETENSORS_H
 
-#include "base/status.h"
+#include "data/file.h"
 
 typedef struct bt_st_tensor {
     const char *name;
@@ -32,6 +32,8 @@ typedef struct bt_st_file {
 // Reads and checks a whole file. Free with bt_st_close, also after a failure. When the metadata has
 // "sha256" (as bt_st_write puts it there: hex, of the file with zeros in its place) it is verified.
 bt_status bt_st_open(const char *path, bt_error *err, bt_st_file *out) BT_MUST_CHECK;
+// Of a file that was read; frees file.data. `path` stands for it in errors.
+bt_status bt_st_take(const char *path, bt_bytes file, bt_error *err, bt_st_file *out) BT_MUST_CHECK;
 void bt_st_close(bt_st_file *file);
 
 const bt_st_tensor *bt_st_find(const bt_st_file *file, const char *name); // NULL: none

@@ -264,6 +264,16 @@ static void put_header(writer *w, bt_output *b) {
     put(b, "#ifdef __cplusplus\n}\n#endif\n\n#endif\n");
 }
 
+static bool hides_a_header(const char *name) {
+    static const char *const headers[] = {
+        "assert", "complex", "ctype",  "errno",  "fenv",   "float",  "inttypes", "iso646",
+        "limits", "locale",  "math",   "setjmp", "signal", "stdarg", "stdbool",  "stddef",
+        "stdint", "stdio",   "stdlib", "string", "tgmath", "time",   "wchar",    "wctype"};
+    for (size_t i = 0; i < sizeof headers / sizeof *headers; i++)
+        if (!strcmp(name, headers[i])) return true;
+    return false;
+}
+
 // "out/my_net.c" names the function my_net_classify.
 static bt_status set_name(writer *w, const char *path, bt_error *err) {
     const char *slash = strrchr(path, '/'), *stem = slash ? slash + 1 : path;
@@ -274,9 +284,17 @@ static bt_status set_name(writer *w, const char *path, bt_error *err) {
         unsigned char c = (unsigned char)stem[i];
         fits = (c < 128 && isalnum(c)) || c == '_';
         w->name[i] = (char)c;
-        w->guard[i] = (char)toupper(c);
+        w->guard[i] = (char)(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c); // as in no locale
     }
+    if (fits && hides_a_header(w->name))
+        return bt_fail(err, BT_ERROR_USAGE,
+                       "'%.200s' cannot be a C file: %s.h beside it would hide the C library's; "
+                       "take another name",
+                       path, w->name);
     if (fits) return BT_OK;
+    if (length < 2 || strcmp(stem + length - 2, ".c") != 0)
+        return bt_fail(err, BT_ERROR_USAGE, "'%.200s' cannot be a C file: its name must end in .c",
+                       path);
     return bt_fail(err, BT_ERROR_USAGE,
                    "'%.200s' cannot be a C file that names its function: before .c it has 1 to %d "
                    "letters, digits and _, beginning with no digit",

@@ -242,6 +242,11 @@ bt_status bt_checkpoint_take(bt_context *ctx, bt_checkpoint *c, const bt_run_sta
             BT_TRY(bt_read(ctx, c->model->parameters[k], to, t->bytes));
         else
             BT_TRY(bt_program_moment_read(ctx, c->program, k % n, k / n - 1, to, t->bytes));
+        if (!all_finite(t) && !state)
+            return bt_fail(bt_error_of(ctx), BT_ERROR_NUMERIC,
+                           "%s holds numbers that are not finite (NaN or infinity); nothing was "
+                           "written",
+                           t->name);
         if (!all_finite(t))
             return bt_fail(
                 bt_error_of(ctx), BT_ERROR_NUMERIC,

@@ -145,6 +145,9 @@ __attribute__((format(printf, 2, 3))) static void add_line(report *r, const char
     va_start(args, format);
     vsnprintf(line, sizeof line, format, args);
     va_end(args);
+    // Names come from the file: no line of their own, and nothing that a terminal obeys.
+    for (char *c = line; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
     if (!*r->first) snprintf(r->first, sizeof r->first, "%.190s", line);
     size_t length = strlen(line);
     if (!r->text || r->left_out || r->at + length + 1 + MORE > r->bytes) {
