@@ -40,6 +40,9 @@ void profile_print(json_t *rows, const bt_roofline *roofline) {
                                      {"gbytes_s", "GB/s", "%7.2f"},
                                      {"percent_of_roofline", "% roof", "%6.1f"}};
     table_print(columns, sizeof columns / sizeof *columns, rows);
+    const json_t *last = json_array_get(rows, json_array_size(rows) - 1); // launch gaps
+    if (json_real_value(json_object_get(last, "percent")) > 25)
+        puts("launch gaps: no launch ran; docs/profile.md says why, and what to do about it");
     printf("roofline measured on this device: %.*f GFLOP/s, %.*f GB/s\n", roofline->gflops < 1000,
            roofline->gflops, roofline->gbytes_s < 1000, roofline->gbytes_s);
 }

@@ -479,9 +479,9 @@ bt_status bt_tensors_open(const char *path, bt_error *err, bt_st_file *out) {
     bt_bytes file;
     *out = (bt_st_file){0};
     BT_TRY(bt_file_read(path, err, &file));
+    if (bt_is_zip(file)) return take_file(path, file, err, out);
     bt_status status = check_others(path, file, err);
-    if (status == BT_OK && !bt_is_zip(file)) return bt_st_take(path, file, err, out);
-    if (status == BT_OK) return take_file(path, file, err, out);
+    if (status == BT_OK) return bt_st_take(path, file, err, out);
     free(file.data);
     return status;
 }
