@@ -449,7 +449,8 @@ static int run(training *t) {
 static int open_server(training *t) {
     int code = serve_begin(t->s, t->dir.path, &t->server);
     if (code && !*t->checkpoint) rundir_discard(&t->dir);
-    if (!code) note(t->s, "live page: http://127.0.0.1:%d/", server_port(t->server));
+    // (--quiet too: with --port 0 nobody knows it otherwise. Not on stdout, which --json has.)
+    if (!code) fprintf(stderr, "live page: http://127.0.0.1:%d/\n", server_port(t->server));
     return code;
 }
 

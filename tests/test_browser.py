@@ -129,7 +129,7 @@ def curves_grow(page, bantam, url):
     """...without the page being loaded again."""
     page.open(url)
     page.run("window.same = true")
-    wait_for("the page is live", lambda: page.text("#link-state") == "live")
+    wait_for("the page is live", lambda: page.text("#link-state") == "connected")
     seen = []
 
     def look():
@@ -236,7 +236,7 @@ def comes_back(page, bantam, url):
     wait_for("the page says so", lambda: "no connection" in page.text("#link-state"))
     second = Bantam("resume", "train", "--resume", f"{FOLDER}/run", "--epochs", "9", "--serve", "--port", port)
     try:
-        wait_for("the page is live again", lambda: page.text("#link-state") == "live")
+        wait_for("the page is live again", lambda: page.text("#link-state") == "connected")
         second.heard("the page stays at")
         wait_for("the new epoch", lambda: "9 epochs" in page.text("#panel-summary"))
         assert page.run("return window.same === true"), "the page was loaded again"

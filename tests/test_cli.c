@@ -440,6 +440,7 @@ static void test_bad_files(void **state) {
         snprintf(words, sizeof words, "inspect @/%s.safetensors", names[i]);
         wrong(&plain, 3, names[i], words);
     }
+    wrong(&plain, 3, "no?where", "eval no\033where digits"); // nothing for a terminal to obey
     wrong(&plain, 3, "nowhere.png", "predict @/victim/checkpoints/last.safetensors @/nowhere.png");
     wrong(&plain, 3, "text.safetensors",
           "predict @/victim/checkpoints/last.safetensors @/text.safetensors");

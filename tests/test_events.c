@@ -73,6 +73,7 @@ static const char expected[] =
     " \"histograms\": {\"floats\": [[1, -2.0, 3.0, 4.0, 2.0, 14.0]],"
     "  \"doubles\": [[1, 0.25, 0.25, 3.0, 0.75, 0.1875]],"
     "  \"nothing finite\": [[1, 0.0, 0.0, 0.0, 0.0, 0.0]],"
+    "  \"thin\": [[1, 0.0, 1e-307, 2.0, 1e-307, 0.0]],"
     "  \"wide\": [[1, -1.7014118346046923e+38, 1.7014118346046923e+38, 2.0, 0.0, "
     "5.78960446186581e+76]]}}";
 
@@ -80,7 +81,8 @@ static void test_values(void **state) {
     (void)state;
     static const uint8_t pixels[] = {0, 1, 127, 128, 254, 255}, colours[] = {1, 2, 3, 4, 5, 6};
     static const float floats[] = {1, -2, NAN, 3, 0, INFINITY}, wide[] = {-0x1p127F, 0x1p127F};
-    static const double doubles[] = {0.25, 0.25, 0.25};
+    static const double doubles[] = {0.25, 0.25, 0.25}, thin[] = {0, 1e-307};
+    static const int32_t whole[] = {1, 2};
     bt_context *ctx = open_cpu(1);
     bt_events *e;
     mkdir(in_scratch("values"), 0777);
@@ -96,7 +98,10 @@ static void test_values(void **state) {
     ok(ctx, bt_events_histogram(ctx, e, "doubles", 1, bt_from(ctx, BT_F64, BT_SHAPE(3), doubles)));
     ok(ctx, bt_events_histogram(ctx, e, "nothing finite", 1,
                                 bt_from(ctx, BT_F32, BT_SHAPE(1), &floats[2])));
+    ok(ctx, bt_events_histogram(ctx, e, "thin", 1, bt_from(ctx, BT_F64, BT_SHAPE(2), thin)));
     ok(ctx, bt_events_histogram(ctx, e, "wide", 1, bt_from(ctx, BT_F32, BT_SHAPE(2), wide)));
+    refused(ctx, BT_ERROR_USAGE, "not of i32",
+            bt_events_histogram(ctx, e, "x", 1, bt_from(ctx, BT_I32, BT_SHAPE(2), whole)));
     refused(ctx, BT_ERROR_USAGE, "2 channels", bt_events_image(ctx, e, "x", 1, pixels, 2, 1, 3));
     refused(ctx, BT_ERROR_USAGE, "sides", bt_events_image(ctx, e, "x", 1, pixels, 1, 0, 3));
     ok(ctx, bt_events_close(ctx, e));

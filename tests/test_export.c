@@ -270,6 +270,10 @@ static void test_c_names(void **state) {
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         refused(ctx, BT_ERROR_USAGE, "C file",
                 bt_model_export(ctx, model, BT_EXPORT_C, in_scratch(bad[i])));
+    refused(ctx, BT_ERROR_USAGE, "must end in .c",
+            bt_model_export(ctx, model, BT_EXPORT_C, in_scratch("net.onnx")));
+    refused(ctx, BT_ERROR_USAGE, "hide the C library's",
+            bt_model_export(ctx, model, BT_EXPORT_C, in_scratch("math.c")));
     float weights[48] = {0, 1, -1, 1e-30F, 1e30F, 0.1F};
     ok(ctx, bt_write(ctx, bt_model_parameter(model, 0), weights, sizeof weights));
     ok(ctx, bt_model_export(ctx, model, BT_EXPORT_C, in_scratch("my_net.c")));
@@ -283,7 +287,7 @@ static void test_c_names(void **state) {
     weights[3] = NAN;
     ok(ctx, bt_write(ctx, bt_model_parameter(model, 0), weights, sizeof weights));
     for (int f = 0; f < 3; f++)
-        refused(ctx, BT_ERROR_NUMERIC, "0.weight",
+        refused(ctx, BT_ERROR_NUMERIC, "0.weight holds numbers that are not finite",
                 bt_model_export(ctx, model, (bt_export)f, in_scratch("my_net.c")));
     bt_close(ctx);
 }

@@ -443,12 +443,90 @@ static void test_what_does_not_match(void **state) {
     bt_close(ctx);
 }
 
+// ---- Told by content ---------------------------------------------------------------------------
+
+static bt_status open_any(const char *name, bt_error *err) {
+    bt_st_file file = {0};
+    bt_error_clear(err);
+    bt_status status = bt_tensors_open(name, err, &file);
+    bt_st_close(&file);
+    return status;
+}
+
+static void test_other_files(void **state) {
+    (void)state;
+    const part p = two("archive/data.pkl");
+    bt_error err = {0};
+    size_t size;
+    write_zip(&p, 1);
+    uint8_t *zip = read_file(path(), &size);
+    memset(zip + size - 6, 0xff, 4); // zip64, as torch.save writes it
+    write_file(path(), zip, size);
+    free(zip);
+    check(open_any(path(), &err) == BT_ERROR_DATA && strstr(err.text, "torch.save") &&
+              strstr(err.text, "numpy.savez("),
+          "a .pt: %s", err.text);
+    static const char *const others[] = {"\x93NUMPY\1", "\x80\2\x8a\nl\xfc\x9c"};
+    for (int i = 0; i < 2; i++) {
+        char text[64] = "";
+        snprintf(text, sizeof text, "%s", others[i]);
+        write_file(path(), text, sizeof text);
+        check(open_any(path(), &err) == BT_ERROR_DATA && strstr(err.text, "numpy.savez("), "%d: %s",
+              i, err.text);
+    }
+}
+
+// A pipe gives its bytes once: --init-from <(cat w.safetensors).
+static void test_pipe(void **state) {
+    (void)state;
+    const bt_st_tensor t = {
+        .name = "a", .dtype = BT_F32, .rank = 1, .dim = {2}, .data = EIGHT, .bytes = 8};
+    for (int zip = 0; zip < 2; zip++) {
+        bt_error err = {0};
+        size_t size;
+        int ends[2];
+        char name[32];
+        check((zip ? bt_npz_write(path(), &t, 1, &err)
+                   : bt_st_write(path(), &t, 1, NULL, 0, &err)) == BT_OK,
+              "%s", err.text);
+        uint8_t *whole = read_file(path(), &size);
+        check(!pipe(ends) && write(ends[1], whole, size) == (ssize_t)size, "no pipe");
+        close(ends[1]);
+        snprintf(name, sizeof name, "/dev/fd/%d", ends[0]);
+        check(open_any(name, &err) == BT_OK, "%s", err.text);
+        close(ends[0]);
+        free(whole);
+    }
+}
+
+// Names of a safetensors file may hold anything; what is told of them goes to a terminal.
+static void test_hostile_names(void **state) {
+    (void)state;
+    static const char evil[] = "x\r\nbantam: forged\033[2J\177";
+    const bt_st_tensor t = {
+        .name = evil, .dtype = BT_F32, .rank = 1, .dim = {2}, .data = EIGHT, .bytes = 8};
+    bt_context *ctx = open_cpu(1);
+    bt_model *model;
+    bt_error err = {0};
+    char how[1000];
+    bt_model_desc desc = {.spec = "fc2", .channels = 1, .height = 1, .width = 1, .classes = 2};
+    ok(ctx, bt_model_make(ctx, &desc, &model));
+    check(bt_st_write(path(), &t, 1, NULL, 0, &err) == BT_OK, "%s", err.text);
+    refused(ctx, BT_ERROR_DATA, "does not fit the model",
+            bt_model_import(ctx, model, path(), how, sizeof how));
+    check(strstr(how, "unexpected: x??bantam: forged?[2J? F32 [2]") && !strpbrk(how, "\r\033\177"),
+          "it says: %s", how);
+    bt_close(ctx);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_zips),      cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_bomb),      cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_headers),   cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_mutations), cmocka_unit_test(test_what_does_not_match),
+        cmocka_unit_test(test_zips),          cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_bomb),          cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_headers),       cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_mutations),     cmocka_unit_test(test_what_does_not_match),
+        cmocka_unit_test(test_other_files),   cmocka_unit_test(test_pipe),
+        cmocka_unit_test(test_hostile_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

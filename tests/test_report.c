@@ -1,10 +1,12 @@
 // The page of a run: what it says agrees with the files that it is made of, it has every panel
 // whatever is missing or damaged, and nothing that is in a run directory becomes markup.
 #include "csv.h"
+#include "replace.h"
 #include "report/curves.h"
 #include "report/page.h"
 #include "support.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
 #include <math.h>
@@ -172,13 +174,22 @@ static void test_steps(void **state) {
     run_free(&r);
 }
 
+static void move_and_link(const char *path, const char *to) {
+    check(!rename(path, to) && !symlink(to, path), "%s cannot be a link", path);
+}
+
 static void test_resumed(void **state) {
     (void)state;
-    const char *out = in_scratch("resumed");
-    check(!bantam("train mlp digits --limit 2000 --epochs 2 --batch 2 --out %s --quiet >/dev/null",
-                  out),
+    const char *out = in_scratch("resumed"), *log = in_scratch("loss.csv");
+    check(!bantam("train mlp digits --limit 2000 --epochs 2 --batch 2 --out %s --loss-log %s "
+                  "--quiet >/dev/null",
+                  out, log),
           "training failed");
-    check(!bantam("train --resume %s --epochs 3 --quiet >/dev/null", out), "going on failed");
+    // Moved away, and a link left behind: the rows are still read.
+    move_and_link(in_folder(out, "metrics_train.csv"), in_scratch("moved.csv"));
+    move_and_link(log, in_scratch("moved-loss.csv"));
+    check(!bantam("train --resume %s --epochs 3 --loss-log %s --quiet >/dev/null", out, log),
+          "going on failed");
     run r = open_run(out);
     double last = 0;
     for (size_t i = 0; i < r.steps.rows; i++) {
@@ -189,6 +200,10 @@ static void test_resumed(void **state) {
     // Every 4th of 1900 steps, then every 6th of 950.
     check(last == 2850 && r.steps.rows == 475 + 159 && r.metrics.rows == 3,
           "%zu rows end at step %g", r.steps.rows, last);
+    csv losses;
+    check(csv_read(&losses, in_scratch("moved-loss.csv")) && losses.rows == 2850,
+          "%zu rows of losses", losses.rows);
+    csv_free(&losses);
     run_free(&r);
     check_run(out);
 }
@@ -378,6 +393,47 @@ static void test_missing_parts(void **state) {
     }
 }
 
+static void check_text(const char *path, const char *want) {
+    size_t n;
+    char *text = (char *)read_file(path, &n);
+    check(text && n == strlen(want) && !memcmp(text, want, n), "%s holds: %.100s", path,
+          text ? text : "");
+    free(text);
+}
+
+// Links that a run directory came with lead nowhere, and neither do those in the place of the
+// temporary file; nothing waits for a FIFO.
+static void test_hostile_links(void **state) {
+    (void)state;
+    static const char *const written[] = {"report.html", "loss.svg", "throughput.svg"};
+    const char *path = folder("links"), *victim = in_scratch("victim");
+    char temporary[64];
+    write_text(victim, "precious");
+    write_text(in_folder(path, "run.json"), "{}");
+    for (int i = 0; i < 3; i++)
+        check(!symlink(victim, in_folder(path, written[i])), "no link %s", written[i]);
+    check(!mkfifo(in_folder(path, "metrics_train.csv"), 0600), "no FIFO");
+    csv c;
+    alarm(10); // ends the test, should it wait
+    check(!csv_read(&c, in_folder(path, "metrics_train.csv")), "a FIFO is read");
+    alarm(0);
+    check(!bantam("report %s >/dev/null", path), "no report");
+    check_text(victim, "precious");
+    replacement f;
+    snprintf(temporary, sizeof temporary, "own.txt.%ld-0.tmp", (long)getpid());
+    check(!symlink(victim, in_folder(path, temporary)), "no link");
+    check(replace_begin(&f, path, "own.txt") && fputs("mine", f.file) >= 0 && replace_end(&f),
+          "own.txt: %s", strerror(errno));
+    check_text(victim, "precious");
+    check_text(in_folder(path, "own.txt"), "mine");
+    // But a link that the user names means the file.
+    check(!symlink(in_folder(path, "own.txt"), in_folder(path, "named")), "no link");
+    check(replace_begin(&f, "", in_folder(path, "named")) && fputs("new", f.file) >= 0 &&
+              replace_end(&f),
+          "named: %s", strerror(errno));
+    check_text(in_folder(path, "own.txt"), "new");
+}
+
 static void test_damaged_checkpoint(void **state) {
     (void)state;
     const char *path = folder("broken");
@@ -502,6 +558,7 @@ int main(void) {
                                        cmocka_unit_test(test_locked),
                                        cmocka_unit_test(test_hostile_texts),
                                        cmocka_unit_test(test_missing_parts),
+                                       cmocka_unit_test(test_hostile_links),
                                        cmocka_unit_test(test_damaged_checkpoint),
                                        cmocka_unit_test(test_no_run),
                                        cmocka_unit_test(test_command),

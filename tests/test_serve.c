@@ -6,9 +6,11 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -35,6 +37,8 @@ static const char *make_run(void) {
         "1,100,0.5,0.75,0.8,0.5,0.9,0.1,5000\n";
     snprintf(path, sizeof path, "%s/run%d", scratch(), count++);
     check(!mkdir(path, 0777), "no folder");
+    // As a training holds it; it is let go with the process.
+    check(!flock(open(path, O_RDONLY | O_CLOEXEC), LOCK_EX | LOCK_NB), "no lock");
     snprintf(file, sizeof file, "%s/run.json", path);
     write_file(file, record, sizeof record - 1);
     snprintf(file, sizeof file, "%s/metrics_train.csv", path);
@@ -42,18 +46,22 @@ static const char *make_run(void) {
     return path;
 }
 
-static void add_checkpoint(const char *path) {
+static void add_checkpoint_of(const char *path, const char *spec, int side) {
     char file[PATH_BYTES + 64];
     bt_model *model;
     bt_context *ctx = open_cpu(1);
     bt_model_desc desc = {
-        .spec = "conv2x5,relu,fc10", .channels = 1, .height = 28, .width = 28, .classes = 10};
+        .spec = spec, .channels = 1, .height = side, .width = side, .classes = 10};
     ok(ctx, bt_model_make(ctx, &desc, &model));
     snprintf(file, sizeof file, "%s/checkpoints", path);
-    check(!mkdir(file, 0777), "no folder");
+    check(!mkdir(file, 0777) || errno == EEXIST, "no folder");
     snprintf(file, sizeof file, "%s/checkpoints/last.safetensors", path);
     ok(ctx, bt_model_save(ctx, model, file));
     bt_close(ctx);
+}
+
+static void add_checkpoint(const char *path) {
+    add_checkpoint_of(path, "conv2x5,relu,fc10", 28);
 }
 
 static server *open_server(const char *path, int seconds) {
@@ -138,6 +146,7 @@ static void page_and_files(void **state) {
     gets(200, "default-src 'self'", "GET /", OURS);
     gets(200, "EventSource", "GET /live.js", OURS);
     gets(200, "1,100,0.5,0.75", "GET /files/metrics_train.csv", OURS);
+    gets(200, "Content-Security-Policy: sandbox", "GET /files/metrics_train.csv", OURS);
     gets(404, NULL, "GET /files/trace.json", OURS);
     gets(404, NULL, "GET /nothing", OURS);
     server_stop(s);
@@ -221,6 +230,29 @@ static void drawings(void **state) {
     server_stop(s);
 }
 
+// Of pictures that nobody can draw, of layers that would take gigabytes, and minutes.
+static void oversized_networks(void **state) {
+    (void)state;
+    static const struct {
+        const char *spec;
+        int side;
+        const char *part;
+    } tries[] = {{"pool1500,fc10", 3000, "3000 x 3000 pixels"},
+                 {"conv64x1,pool512,fc10", 1024, "computes 6.71e+07 numbers"},
+                 {"conv4x11p5,conv16x11p5,pool256,fc10", 512, "2.16e+09 multiplications"},
+                 {"pool64,fc10", 1024, "\"probabilities\":["}};
+    static char grey[100 * 100];
+    const char *path = make_run();
+    server *s = open_server(path, 0);
+    memset(grey + 2000, 255, 500);
+    for (size_t i = 0; i < sizeof tries / sizeof *tries; i++) {
+        add_checkpoint_of(path, tries[i].spec, tries[i].side);
+        answers(server_port(s), 200, tries[i].part, "POST /classify", OURS BYTES, grey,
+                sizeof grey);
+    }
+    server_stop(s);
+}
+
 // A body that claims nothing and does not end.
 static void endless_body(void **state) {
     (void)state;
@@ -276,7 +308,7 @@ static void equal_to_predict(void **state) {
 
 static void huge_headers(void **state) {
     (void)state;
-    server *s = open_server(make_run(), 0);
+    server *s = open_server(make_run(), 1);
     size_t n = 1 << 20;
     char *head = allocate(n + 1), *answer;
     memset(head, 'a', n);
@@ -347,15 +379,81 @@ static void dripping_client(void **state) {
 // Who does not read what he asked for is cut off, too, and others are served meanwhile.
 static void client_who_does_not_read(void **state) {
     (void)state;
-    server *s = open_server(make_run(), 2);
-    int room = 1024, clients[20];
-    for (int i = 0; i < 20; i++) {
+    enum { PAGE = 2 << 20 }; // several fit in no socket
+    static const char start[] = "{\"status\": \"running\", \"settings\": {\"lr\": {\"value\": \"";
+    static char record[PAGE + sizeof start + 32];
+    const char *path = make_run();
+    char file[PATH_BYTES + 32];
+    int n = snprintf(record, sizeof record, "%s%0*d\"}}}", start, PAGE, 0);
+    snprintf(file, sizeof file, "%s/run.json", path);
+    write_file(file, record, (size_t)n);
+    server *s = open_server(path, 1);
+    int clients[4];
+    for (int i = 0; i < 4; i++) {
         clients[i] = connect_to(server_port(s));
-        setsockopt(clients[i], SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
         for (int k = 0; k < 10; k++) say(clients[i], "GET / HTTP/1.1\r\n" OURS "\r\n", 35);
     }
     gets(200, "<section", "GET /", OURS);
-    for (int i = 0; i < 20; i++) close(clients[i]);
+    usleep(1500000);
+    for (int i = 0; i < 4; i++) {
+        size_t heard = 0;
+        for (ssize_t got; (got = recv(clients[i], record, sizeof record, 0)) > 0;)
+            heard += (size_t)got;
+        check(heard < 10 * (size_t)PAGE, "who does not read still got %zu bytes", heard);
+        close(clients[i]);
+    }
+    server_stop(s);
+}
+
+// A request has its time from its first line on, however long the connection was idle before.
+static void late_request(void **state) {
+    (void)state;
+    server *s = open_server(make_run(), 1);
+    static const char request[] = "GET /live.js HTTP/1.1\r\n" OURS "\r\n";
+    int c = connect_to(server_port(s));
+    check(say(c, request, sizeof request - 1), "not taken");
+    free(hear(c, "EventSource"));
+    usleep(700000);
+    check(say(c, request, 23), "not taken");
+    usleep(700000);
+    check(say(c, request + 23, sizeof request - 24), "cut off before its time");
+    free(hear(c, "HTTP/1.1 200"));
+    close(c);
+    server_stop(s);
+}
+
+// A file may take longer than a page: over a slow line all of it comes; who stops reading is cut
+// off.
+static void slow_downloads(void **state) {
+    (void)state;
+    enum { FILE_BYTES = 64 << 20, STEPS = 14 };
+    static const char request[] =
+        "GET /files/trace.json HTTP/1.1\r\nConnection: close\r\n" OURS "\r\n";
+    static char piece[FILE_BYTES / STEPS];
+    const char *path = make_run();
+    char file[PATH_BYTES + 32];
+    snprintf(file, sizeof file, "%s/trace.json", path);
+    write_file(file, "{}", 2);
+    check(!truncate(file, FILE_BYTES), "no file");
+    server *s = open_server(path, 1);
+    int c[2];
+    size_t heard[2] = {0};
+    for (int i = 0; i < 2; i++) {
+        c[i] = connect_to(server_port(s));
+        setsockopt(c[i], SOL_SOCKET, SO_RCVBUF, &(int){1 << 18}, sizeof(int)); // grows no more
+        check(say(c[i], request, sizeof request - 1), "not taken");
+    }
+    for (int k = 0; k < STEPS; k++) {
+        ssize_t n = recv(c[0], piece, sizeof piece, MSG_WAITALL);
+        heard[0] += n > 0 ? (size_t)n : 0;
+        usleep(1800000 / STEPS);
+    }
+    for (int i = 0; i < 2; i++) {
+        for (ssize_t n; (n = recv(c[i], piece, sizeof piece, 0)) > 0;) heard[i] += (size_t)n;
+        close(c[i]);
+    }
+    check(heard[0] > FILE_BYTES, "only %zu bytes of %d came", heard[0], FILE_BYTES);
+    check(heard[1] < FILE_BYTES, "who does not read still got %zu bytes", heard[1]);
     server_stop(s);
 }
 
@@ -430,26 +528,24 @@ static void stops_with_followers(void **state) {
 
 // ---- The command -------------------------------------------------------------------------------
 
-// Starts `bantam serve RUN --port 0` and returns the port that it names.
-static int start_command(const char *path, pid_t *pid) {
-    char program[PATH_BYTES], line[128] = "";
+// Starts bantam with these words, and reads the first line that it writes to stdout or stderr (2).
+static void start_command(char *const words[], int where, char line[128], pid_t *pid) {
+    char program[PATH_BYTES];
     const char *build = getenv("BUILD");
-    int ends[2], port = 0;
+    int ends[2];
     snprintf(program, sizeof program, "%s/bantam", build ? build : "build");
     check(!pipe(ends), "no pipe");
     fflush(NULL);
     *pid = fork();
     if (*pid == 0) {
-        dup2(ends[1], 1);
-        execl(program, program, "serve", path, "--port", "0", "--quiet", (char *)NULL);
+        dup2(ends[1], where);
+        execv(program, words);
         _exit(127);
     }
     close(ends[1]);
     FILE *out = fdopen(ends[0], "r");
-    check(fgets(line, sizeof line, out) && sscanf(line, "http://127.0.0.1:%d/", &port) == 1,
-          "it says '%s'", line);
+    check(fgets(line, 128, out), "it says nothing");
     fclose(out);
-    return port;
 }
 
 static void command_until_ctrl_c(void **state) {
@@ -458,7 +554,12 @@ static void command_until_ctrl_c(void **state) {
     const char *path = make_run();
     for (int i = 0; i < 2; i++) {
         pid_t pid;
-        int status, port = start_command(path, &pid), c = follow(port);
+        int status, port = 0;
+        char line[128] = "", *words[] = {"bantam",  "serve", (char *)(uintptr_t)path, "--port", "0",
+                                         "--quiet", NULL};
+        start_command(words, 1, line, &pid);
+        check(sscanf(line, "http://127.0.0.1:%d/", &port) == 1, "it says '%s'", line);
+        int c = follow(port);
         free(hear(c, "panel-settings"));
         answers(port, 200, "<section", "GET /", OURS, "", 0);
         kill(pid, signals[i]);
@@ -466,6 +567,22 @@ static void command_until_ctrl_c(void **state) {
               "ends with %d", status);
         close(c);
     }
+}
+
+// Its address is no note: nobody could find a page at a free port without it.
+static void quiet_training_names_its_port(void **state) {
+    (void)state;
+    char line[128] = "", folder[PATH_BYTES + 32];
+    int status, port = 0;
+    pid_t pid;
+    snprintf(folder, sizeof folder, "%s/quiet", scratch());
+    char *words[] = {"bantam",  "train",  "mlp", "digits", "--limit", "100",    "--epochs", "1",
+                     "--serve", "--port", "0",   "--out",  folder,    "--json", "--quiet",  NULL};
+    start_command(words, 2, line, &pid);
+    check(sscanf(line, "live page: http://127.0.0.1:%d/", &port) == 1, "it says '%s'", line);
+    answers(port, 200, "EventSource", "GET /live.js", OURS, "", 0);
+    kill(pid, SIGTERM);
+    check(waitpid(pid, &status, 0) == pid && WIFEXITED(status), "ends with %d", status);
 }
 
 static void taken_port(void **state) {
@@ -546,6 +663,7 @@ int main(void) {
         cmocka_unit_test(no_paths_from_clients),
         cmocka_unit_test(methods),
         cmocka_unit_test(drawings),
+        cmocka_unit_test(oversized_networks),
         cmocka_unit_test(endless_body),
         cmocka_unit_test(equal_to_predict),
         cmocka_unit_test(huge_headers),
@@ -553,10 +671,13 @@ int main(void) {
         cmocka_unit_test(idle_connections),
         cmocka_unit_test(dripping_client),
         cmocka_unit_test(client_who_does_not_read),
+        cmocka_unit_test(late_request),
+        cmocka_unit_test(slow_downloads),
         cmocka_unit_test(news_while_a_run_writes),
         cmocka_unit_test(bounded_followers),
         cmocka_unit_test(stops_with_followers),
         cmocka_unit_test(command_until_ctrl_c),
+        cmocka_unit_test(quiet_training_names_its_port),
         cmocka_unit_test(taken_port),
 #endif
     };

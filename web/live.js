@@ -33,7 +33,7 @@ function replacePanel({ id, html }) {
 // The browser itself tries again after a broken connection, but not after a refusal.
 function follow() {
     const source = new EventSource('events');
-    source.onopen = () => say('live', false);
+    source.onopen = () => say('connected', false);
     source.addEventListener('panel', event => replacePanel(JSON.parse(event.data)));
     source.onerror = () => {
         say('no connection to bantam; trying again', true);

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+// A checkpoint may come from anywhere, and everybody waits while one drawing is classified.
+enum { SIDE_MAX = 1024, NUMBERS_MAX = 8 << 20, WORK_MAX = 2000000000 };
 enum { CLASSES_MAX = 100, MAPS_MAX = 64, MAP_ROW = 16, IMAGE_PIXELS = 660, MAP_PIXELS = 140 };
 
 struct classifier {
@@ -60,13 +62,43 @@ static bool is_loaded(const classifier *c, const char *path, const struct stat *
            now->st_mtim.tv_nsec == then->st_mtim.tv_nsec;
 }
 
-static bt_status load_model(classifier *c) {
+// Whether it stays within those bounds; otherwise why not. (A graph costs nothing until it is run.)
+static bool fits(const classifier *c, bt_tensor input, char why[512]) {
+    double numbers = 0, work = 0; // of all layers' outputs; multiplications
+    for (int i = 0; i < bt_model_layer_count(c->model); i++) {
+        bt_shape shape =
+            bt_tensor_shape(c->ctx, bt_model_forward_to(c->ctx, c->model, input, i + 1));
+        double places = shape.rank == 4 ? (double)shape.dim[2] * shape.dim[3] : 1;
+        numbers += places * shape.dim[1];
+        for (int k = 0; k < bt_model_parameter_count(c->model); k++) // "0.weight" is of "0.conv8x5"
+            if (atoi(bt_model_parameter_name(c->model, k)) == i)
+                work += places * (double)bt_shape_count(
+                                     bt_tensor_shape(c->ctx, bt_model_parameter(c->model, k)));
+    }
+    if (numbers <= NUMBERS_MAX && work <= WORK_MAX) return true;
+    snprintf(why, 512,
+             "the network computes %.3g numbers with %.3g multiplications for a drawing; the live "
+             "page allows %.3g and %.3g, use `bantam predict`",
+             numbers, work, (double)NUMBERS_MAX, (double)WORK_MAX);
+    return false;
+}
+
+// On failure `why` may be "": then the context knows.
+static bt_status load_model(classifier *c, char why[512]) {
     bt_status status = bt_open(&(bt_context_desc){.threads = 1}, &c->ctx);
     if (status == BT_OK) status = bt_model_load(c->ctx, c->path, BT_F32, &c->model);
     if (status != BT_OK) return status;
     bt_model_describe(c->model, &c->desc);
+    if (c->desc.height > SIDE_MAX || c->desc.width > SIDE_MAX) {
+        snprintf(
+            why, 512,
+            "the network takes pictures of %d x %d pixels; the live page draws at most %d x %d",
+            c->desc.height, c->desc.width, SIDE_MAX, SIDE_MAX);
+        return BT_ERROR_DATA;
+    }
     bt_shape shape = BT_SHAPE(1, c->desc.channels, c->desc.height, c->desc.width);
     c->input = bt_input(c->ctx, BT_F32, shape, NULL);
+    if (!fits(c, c->input, why)) return BT_ERROR_DATA;
     c->outputs[0] = bt_softmax(c->ctx, bt_model_forward(c->ctx, c->model, c->input), 1);
     c->outputs[1] = bt_model_forward_to(c->ctx, c->model, c->input, 1);
     bt_program_desc program = {.outputs = c->outputs, .output_count = 2};
@@ -92,7 +124,8 @@ static bt_status load(classifier *c, char why[512]) {
     unload(c);
     memcpy(c->path, path, sizeof path);
     c->file = info;
-    bt_status status = load_model(c);
+    *why = 0;
+    bt_status status = load_model(c, why);
     if (status == BT_OK && c->desc.channels == 1 && c->desc.classes <= CLASSES_MAX) return BT_OK;
     const char *text = c->ctx ? bt_error_text(c->ctx) : "";
     if (status == BT_OK)
@@ -100,7 +133,7 @@ static bt_status load(classifier *c, char why[512]) {
                  "the network takes pictures of %d channels and tells %d classes; drawings are "
                  "grey, and of at most %d classes",
                  c->desc.channels, c->desc.classes, CLASSES_MAX);
-    else
+    else if (!*why)
         snprintf(why, 512, "%s", *text ? text : "out of memory");
     unload(c);
     return BT_ERROR_DATA;

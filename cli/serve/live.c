@@ -29,7 +29,7 @@ typedef struct stamps {
 } stamps;
 
 typedef struct shown {
-    char *html, *event;
+    text *event;
     uint64_t version; // of all panels: the count of changes
 } shown;
 
@@ -42,7 +42,7 @@ struct live {
     pthread_cond_t wake;
     bool stop, woken;
     uint64_t asked, answered; // tickets for pages
-    char *page;               // that of `answered`; NULL: it failed
+    text *page;               // that of `answered`; NULL: it failed
     shown *panels;
     uint64_t version;
     bool analysing, analysed; // on the way, and to be collected
@@ -57,6 +57,32 @@ struct live {
     double due;        // when to render again
     pthread_t analyst;
 };
+
+// ---- Texts -------------------------------------------------------------------------------------
+
+text *text_make(char *data) {
+    text *t = data ? malloc(sizeof *t) : NULL;
+    if (t)
+        *t = (text){1, strlen(data), data};
+    else
+        free(data);
+    return t;
+}
+
+static text *text_take(text *t) {
+    if (t) atomic_fetch_add(&t->users, 1);
+    return t;
+}
+
+void text_drop(text *t) {
+    if (!t || atomic_fetch_sub(&t->users, 1) > 1) return;
+    free(t->data);
+    free(t);
+}
+
+static bool text_equal(const text *a, const text *b) {
+    return a && b && a->bytes == b->bytes && !memcmp(a->data, b->data, a->bytes);
+}
 
 // ---- Analysis ----------------------------------------------------------------------------------
 
@@ -142,17 +168,15 @@ static void read_run(live *l) {
 
 // ---- Rendering ---------------------------------------------------------------------------------
 
-static char *event_text(const char *name, const char *html, uint64_t version) {
-    char id[80], *text = NULL;
+static text *make_event(const char *name, const char *html) {
+    char id[80], *event = NULL;
     snprintf(id, sizeof id, "panel-%s", name);
     json_t *object = json_pack("{s:s,s:s}", "id", id, "html", html);
     char *data = object ? json_dumps(object, JSON_COMPACT) : NULL; // no line break inside
-    if (data && asprintf(&text, "id: %llu\nevent: panel\ndata: %s\n\n", (unsigned long long)version,
-                         data) < 0)
-        text = NULL;
+    if (data && asprintf(&event, "event: panel\ndata: %s\n\n", data) < 0) event = NULL;
     free(data);
     json_decref(object);
-    return text;
+    return text_make(event);
 }
 
 static char *panel_html(const live *l, const panel *p) {
@@ -168,20 +192,16 @@ static char *panel_html(const live *l, const panel *p) {
 
 static void render_panel(live *l, int i) {
     char *html = panel_html(l, &panels[i]);
+    text *event = html ? make_event(panels[i].name, html) : NULL;
     shown *s = &l->panels[i];
-    if (!html || (s->html && !strcmp(s->html, html))) {
-        free(html);
-        return;
-    }
-    char *event = event_text(panels[i].name, html, l->version + 1);
-    if (!event) {
-        free(html);
+    free(html);
+    if (!event || text_equal(event, s->event)) {
+        text_drop(event);
         return;
     }
     pthread_mutex_lock(&l->lock);
-    free(s->html);
-    free(s->event);
-    *s = (shown){html, event, ++l->version};
+    text_drop(s->event);
+    *s = (shown){event, ++l->version};
     pthread_mutex_unlock(&l->lock);
 }
 
@@ -202,13 +222,13 @@ static const char draw[] =
     "<div id=\"draw-result\"></div>\n</div>\n"
     "<p id=\"draw-said\" class=\"note\" aria-live=\"polite\"></p>\n</section>\n";
 
-static char *render_page(const live *l) {
+static text *render_page(const live *l) {
     char *html = NULL;
     size_t bytes;
     FILE *out = l->known ? open_memstream(&html, &bytes) : NULL;
     if (!out) return NULL;
     page_write(out, &l->run, 1, head, draw);
-    if (!fclose(out)) return html;
+    if (!fclose(out)) return text_make(html);
     free(html);
     return NULL;
 }
@@ -230,10 +250,11 @@ static void render_panels(live *l, double now) {
 
 static void answer_page(live *l, uint64_t ticket) {
     if (l->dirty || !l->known) read_run(l); // (still dirty: the panels are to follow)
-    char *page = render_page(l);
+    text *page = render_page(l);
     pthread_mutex_lock(&l->lock);
-    free(l->page);
-    l->page = page;
+    bool same = text_equal(page, l->page); // then all who load it slowly share one
+    text_drop(same ? page : l->page);
+    if (!same) l->page = page;
     l->answered = ticket;
     pthread_mutex_unlock(&l->lock);
 }
@@ -312,11 +333,11 @@ void live_stop(live *l) {
 
 void live_free(live *l) {
     if (!l) return;
-    for (int i = 0; panels[i].name; i++) free(l->panels[i].html), free(l->panels[i].event);
+    for (int i = 0; panels[i].name; i++) text_drop(l->panels[i].event);
     if (l->known) run_free(&l->run);
     analysis_free(l->made);
     free(l->panels);
-    free(l->page);
+    text_drop(l->page);
     pthread_cond_destroy(&l->wake);
     pthread_mutex_destroy(&l->lock);
     free(l);
@@ -337,25 +358,23 @@ uint64_t live_ask(live *l) {
     return ticket;
 }
 
-char *live_page(live *l, uint64_t ticket, size_t *bytes, bool *failed) {
+text *live_page(live *l, uint64_t ticket, bool *failed) {
     pthread_mutex_lock(&l->lock);
     bool ready = l->answered >= ticket;
-    char *page = ready && l->page ? strdup(l->page) : NULL;
+    text *page = ready ? text_take(l->page) : NULL;
     pthread_mutex_unlock(&l->lock);
     *failed = ready && !page;
-    *bytes = page ? strlen(page) : 0;
     return page;
 }
 
-char *live_event(live *l, uint64_t *seen, size_t *bytes) {
+text *live_event(live *l, uint64_t *seen) {
     const shown *next = NULL;
     pthread_mutex_lock(&l->lock);
     for (int i = 0; panels[i].name; i++)
         if (l->panels[i].version > *seen && (!next || l->panels[i].version < next->version))
             next = &l->panels[i];
-    char *event = next ? strdup(next->event) : NULL;
+    text *event = next ? text_take(next->event) : NULL;
     if (event) *seen = next->version;
     pthread_mutex_unlock(&l->lock);
-    *bytes = event ? strlen(event) : 0;
     return event;
 }

@@ -36,7 +36,7 @@ typedef struct client { // a connection
     server *server;
     struct MHD_Connection *connection;
     int socket;
-    double deadline; // of the request, or of the answer
+    double deadline; // of the request, or of the answer; INFINITY: none
     bool suspended;
 
     uint8_t *body; // of the request
@@ -44,8 +44,8 @@ typedef struct client { // a connection
     uint64_t ticket; // for a page; 0: none
     bool streaming;
     uint64_t seen; // of the panels
-    char *event;   // on its way
-    size_t event_bytes, event_at;
+    text *event;   // on its way
+    size_t event_at;
 } client;
 
 struct server {
@@ -62,8 +62,16 @@ struct server {
 
 // ---- Answers -----------------------------------------------------------------------------------
 
-static enum MHD_Result send_response(client *c, unsigned code, const char *type,
-                                     struct MHD_Response *response) {
+static void set_deadline(client *c, double seconds) {
+    pthread_mutex_lock(&c->server->lock);
+    c->deadline = now_seconds() + seconds;
+    pthread_mutex_unlock(&c->server->lock);
+}
+
+// `seconds`: in which all of it must be taken. INFINITY: as long as something of it is taken every
+// now and then, which libmicrohttpd sees to, or news may come.
+static enum MHD_Result send_within(client *c, double seconds, unsigned code, const char *type,
+                                   struct MHD_Response *response) {
     static const char *const headers[][2] = {
         {"Cache-Control", "no-store"},
         {"Content-Security-Policy",
@@ -84,27 +92,30 @@ static enum MHD_Result send_response(client *c, unsigned code, const char *type,
         MHD_add_response_header(response, "Retry-After", "1");
         MHD_add_response_header(response, "Refresh", "1");
     }
-    pthread_mutex_lock(&c->server->lock);
-    c->deadline = c->streaming ? INFINITY : now_seconds() + c->server->seconds;
-    pthread_mutex_unlock(&c->server->lock);
+    set_deadline(c, seconds);
     enum MHD_Result result = MHD_queue_response(c->connection, code, response);
     MHD_destroy_response(response);
     return result;
 }
 
-// `text` is taken over; NULL: out of memory, and the connection ends.
-static enum MHD_Result send_text(client *c, unsigned code, const char *type, char *text) {
-    if (!text) return MHD_NO;
+static enum MHD_Result send_response(client *c, unsigned code, const char *type,
+                                     struct MHD_Response *response) {
+    return send_within(c, c->server->seconds, code, type, response);
+}
+
+// `words` are taken over; NULL: out of memory, and the connection ends.
+static enum MHD_Result send_text(client *c, unsigned code, const char *type, char *words) {
+    if (!words) return MHD_NO;
     struct MHD_Response *response =
-        MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
-    if (!response) free(text);
+        MHD_create_response_from_buffer(strlen(words), words, MHD_RESPMEM_MUST_FREE);
+    if (!response) free(words);
     return send_response(c, code, type, response);
 }
 
 static enum MHD_Result refuse(client *c, unsigned code, const char *sentence) {
-    char *text = NULL;
-    if (asprintf(&text, "%s\n", sentence) < 0) text = NULL;
-    return send_text(c, code, "text/plain; charset=utf-8", text);
+    char *words = NULL;
+    if (asprintf(&words, "%s\n", sentence) < 0) words = NULL;
+    return send_text(c, code, "text/plain; charset=utf-8", words);
 }
 
 // ---- Waiting -----------------------------------------------------------------------------------
@@ -113,6 +124,7 @@ static enum MHD_Result refuse(client *c, unsigned code, const char *sentence) {
 static bool suspend(client *c) {
     if (c->server->stopping) return false;
     c->suspended = true;
+    c->deadline = INFINITY; // it is the server's turn
     MHD_suspend_connection(c->connection);
     return true;
 }
@@ -140,14 +152,24 @@ static bool tick(void *user) {
 
 // ---- GET ---------------------------------------------------------------------------------------
 
+static void drop_page(void *page) {
+    text_drop(page);
+}
+
+static enum MHD_Result send_page(client *c, text *page) {
+    struct MHD_Response *response = MHD_create_response_from_buffer_with_free_callback_cls(
+        page->bytes, page->data, drop_page, page);
+    if (!response) text_drop(page);
+    return send_response(c, MHD_HTTP_OK, "text/html; charset=utf-8", response);
+}
+
 // Called again each time the connection is resumed.
 static enum MHD_Result get_page(client *c) {
     server *s = c->server;
-    size_t bytes;
     bool failed;
     if (!c->ticket) c->ticket = live_ask(s->live);
-    char *page = live_page(s->live, c->ticket, &bytes, &failed);
-    if (page) return send_text(c, MHD_HTTP_OK, "text/html; charset=utf-8", page);
+    text *page = live_page(s->live, c->ticket, &failed);
+    if (page) return send_page(c, page);
     pthread_mutex_lock(&s->lock);
     bool waits = !failed && suspend(c);
     pthread_mutex_unlock(&s->lock);
@@ -166,7 +188,7 @@ static ssize_t read_events(void *user, uint64_t at, char *out, size_t bytes_max)
     server *s = c->server;
     (void)at; // pieces come in order
     if (!c->event) {
-        c->event = live_event(s->live, &c->seen, &c->event_bytes);
+        c->event = live_event(s->live, &c->seen);
         c->event_at = 0;
     }
     if (!c->event) {
@@ -176,18 +198,17 @@ static ssize_t read_events(void *user, uint64_t at, char *out, size_t bytes_max)
         pthread_mutex_unlock(&s->lock);
         return waits ? 0 : MHD_CONTENT_READER_END_OF_STREAM;
     }
-    size_t left = c->event_bytes - c->event_at, n = left < bytes_max ? left : bytes_max;
-    memcpy(out, c->event + c->event_at, n);
+    size_t left = c->event->bytes - c->event_at, n = left < bytes_max ? left : bytes_max;
+    memcpy(out, c->event->data + c->event_at, n);
     c->event_at += n;
     if (n == left) {
-        free(c->event);
+        text_drop(c->event);
         c->event = NULL;
     }
     return (ssize_t)n;
 }
 
 static enum MHD_Result get_events(client *c) {
-    static const char greeting[] = "retry: 2000\n\n";
     server *s = c->server;
     pthread_mutex_lock(&s->lock);
     c->streaming = s->streams < STREAMS_MAX;
@@ -197,12 +218,12 @@ static enum MHD_Result get_events(client *c) {
         return refuse(c, MHD_HTTP_SERVICE_UNAVAILABLE,
                       "As many pages follow this run already as may; close one.");
     c->seen = 0;
-    c->event = strdup(greeting);
-    c->event_bytes = sizeof greeting - 1, c->event_at = 0;
+    c->event = text_make(strdup("retry: 2000\n\n"));
+    c->event_at = 0;
     live_wake(s->live);
     struct MHD_Response *response =
         MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK_BYTES, read_events, c, NULL);
-    return send_response(c, MHD_HTTP_OK, "text/event-stream", response);
+    return send_within(c, INFINITY, MHD_HTTP_OK, "text/event-stream", response);
 }
 
 static enum MHD_Result get_script(client *c) {
@@ -233,8 +254,11 @@ static enum MHD_Result get_file(client *c, const char *name) {
     int file = type ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
     if (file >= 0 && !fstat(file, &info) && S_ISREG(info.st_mode)) {
         struct MHD_Response *response = MHD_create_response_from_fd64((uint64_t)info.st_size, file);
-        if (!response) close(file);
-        return send_response(c, MHD_HTTP_OK, type, response);
+        if (!response) return close(file), MHD_NO;
+        // (Beside the policy of all answers: a file of a run that came from elsewhere may do
+        // nothing, not even lead away. A whole file may take long over a forwarded port.)
+        MHD_add_response_header(response, "Content-Security-Policy", "sandbox");
+        return send_within(c, INFINITY, MHD_HTTP_OK, type, response);
     }
     if (file >= 0) close(file);
     return refuse(c, MHD_HTTP_NOT_FOUND, "The run has no such file, or not yet.");
@@ -244,6 +268,7 @@ static enum MHD_Result get_file(client *c, const char *name) {
 
 static enum MHD_Result post_drawing(client *c) {
     char why[512], *json = NULL;
+    set_deadline(c, INFINITY); // it has sent all; the network's time is not its own
     switch (classify(c->server->classifier, c->body, c->bytes, &json, why)) {
     case BT_OK: return send_text(c, MHD_HTTP_OK, "application/json", json);
     case BT_ERROR_USAGE: return refuse(c, MHD_HTTP_BAD_REQUEST, why);
@@ -311,9 +336,9 @@ static const char *refusal(const client *c) {
 }
 
 // Names are compared as they were sent: what needs %20 or %00 is no name of ours.
-static size_t keep_escapes(void *user, struct MHD_Connection *connection, char *text) {
+static size_t keep_escapes(void *user, struct MHD_Connection *connection, char *name) {
     (void)user, (void)connection;
-    return strlen(text);
+    return strlen(name);
 }
 
 static enum MHD_Result get(client *c, const char *url) {
@@ -326,14 +351,26 @@ static enum MHD_Result get(client *c, const char *url) {
     return refuse(c, MHD_HTTP_NOT_FOUND, "There is no such page; the run is at /.");
 }
 
+static client *client_of(struct MHD_Connection *connection) {
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info ? info->socket_context : NULL;
+}
+
+// With the first line of a request, whose time begins: it had none while the connection was idle.
+static void *on_first_line(void *user, const char *uri, struct MHD_Connection *connection) {
+    client *c = client_of(connection);
+    (void)user, (void)uri;
+    if (c) set_deadline(c, c->server->seconds);
+    return NULL; // on_request's first *state
+}
+
 // libmicrohttpd calls it with the headers, with each piece of a body, at the end of the body, and
 // after the connection was suspended.
 static enum MHD_Result on_request(void *user, struct MHD_Connection *connection, const char *url,
                                   const char *method, const char *version, const char *data,
                                   size_t *bytes, void **state) {
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-    client *c = info ? info->socket_context : NULL;
+    client *c = client_of(connection);
     bool reads = !strcmp(method, "GET") || !strcmp(method, "HEAD"), begins = !*state;
     (void)user, (void)version;
     if (!c) return MHD_NO;
@@ -358,7 +395,7 @@ static void on_completed(void *user, struct MHD_Connection *connection, void **s
     (void)user, (void)connection, (void)code;
     if (!c) return;
     free(c->body);
-    free(c->event);
+    text_drop(c->event);
     pthread_mutex_lock(&c->server->lock);
     c->server->streams -= c->streaming;
     c->streaming = false;
@@ -426,10 +463,11 @@ static bt_status start(server *s, int listening, char why[512]) {
     s->daemon = MHD_start_daemon(
         MHD_USE_AUTO | MHD_USE_INTERNAL_POLLING_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL,
         on_request, s, MHD_OPTION_LISTEN_SOCKET, listening, MHD_OPTION_NOTIFY_CONNECTION,
-        on_connection, s, MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)CONNECTIONS_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES,
-        MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_CONNECTION_TIMEOUT,
-        (unsigned)s->seconds, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+        on_connection, s, MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_URI_LOG_CALLBACK,
+        on_first_line, s, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES, MHD_OPTION_UNESCAPE_CALLBACK,
+        keep_escapes, NULL, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)s->seconds,
+        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
     if (s->daemon && s->classifier) return BT_OK;
     snprintf(why, 512, "the server of the live page does not start: %s", strerror(errno));
     return BT_ERROR_MEMORY;

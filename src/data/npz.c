@@ -443,10 +443,7 @@ static bt_status check_others(const char *path, bt_bytes file, bt_error *err) {
     const char *what = NULL;
     if (begins(file, "\x93NUMPY", 6))
         what = "an array of numpy.save (.npy), which has no name";
-    else if (begins(file,
-                    "\x80\2\x8a\nl\xfc\x9c"
-                    "F\xf9",
-                    9) ||
+    else if (begins(file, "\x80\2\x8a\nl\xfc\x9c", 7) ||
              (bt_is_zip(file) && memmem(file.data, file.size, "/data.pkl", 9)))
         what = "a file of torch.save, a pickle, which could run anything when read";
     if (!what) return BT_OK;
