@@ -508,8 +508,8 @@ bt_status bt_model_import(bt_context *ctx, bt_model *model, const char *path, ch
 // Weights alone, as safetensors.
 bt_status bt_model_save(bt_context *ctx, const bt_model *model, const char *path);
 
-// For other programs. ONNX (opset 13): floats "images" [N, channels, height, width], bytes / 255, to
-// "logits" [N, classes]. NPZ: the weights under their names, for NumPy. C: a file that ends in
+// For other programs. ONNX (opset 13): floats "images" [N, channels, height, width], bytes / 255,
+// to "logits" [N, classes]. NPZ: the weights under their names, for NumPy. C: a file that ends in
 // ".c" and a header beside it, C99 with nothing but math.h, whose function NAME_classify is named
 // after the file.
 typedef enum bt_export { BT_EXPORT_ONNX = 0, BT_EXPORT_NPZ, BT_EXPORT_C } bt_export;

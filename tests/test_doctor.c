@@ -188,8 +188,8 @@ static bt_dataset *make_set(bt_context *ctx, const disease *d) {
 static void note_epoch(void *user, const bt_progress *now, int max) {
     bt_epoch *epochs = user;
     if (now->event == BT_EVENT_EPOCH && now->epoch <= max)
-        epochs[now->epoch - 1] =
-            (bt_epoch){now->epoch, now->train_loss, now->train_accuracy, now->val_loss, now->val_accuracy};
+        epochs[now->epoch - 1] = (bt_epoch){now->epoch, now->train_loss, now->train_accuracy,
+                                            now->val_loss, now->val_accuracy};
 }
 
 enum { EPOCHS_MAX = 64 };
