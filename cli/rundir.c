@@ -199,15 +199,17 @@ static void write_row(const bt_progress *now, FILE *out) {
     print_field(now->images_per_second, "\n", out);
 }
 
-static void write_steps(rundir *r, const bt_progress *now, uint32_t step, double seconds) {
+void rundir_end(rundir *r) {
     rundir_steps *sum = &r->sum;
-    fprintf(r->steps, "%u,", step);
-    print_field(seconds, ",", r->steps);
+    if (!sum->rows) return;
+    fprintf(r->steps, "%u,", sum->step);
+    print_field(sum->end, ",", r->steps);
     print_field(sum->loss / sum->rows, ",", r->steps);
     print_field(sum->correct / sum->rows, ",", r->steps);
-    print_field(bt_schedule_at(r->desc, step - 1, now->steps, now->epoch_steps).lr, ",", r->steps);
-    print_field(sum->rows / (seconds - sum->since), "\n", r->steps);
-    *sum = (rundir_steps){.since = seconds};
+    print_field(sum->lr, ",", r->steps);
+    print_field(sum->rows / (sum->end - sum->since), "\n", r->steps);
+    fflush(r->steps);
+    *sum = (rundir_steps){.since = sum->end};
 }
 
 // Adds step `step` (the first is 1), which ended at about `seconds`.
@@ -219,8 +221,9 @@ static void add_step(rundir *r, const bt_progress *now, const bt_log_entry *entr
     r->sum.loss += entry->loss * rows;
     r->sum.correct += entry->correct;
     r->sum.rows += rows;
-    if (step % ((now->steps - 1) / ROWS + 1) == 0 || step == now->steps)
-        write_steps(r, now, step, seconds);
+    r->sum.step = step, r->sum.end = seconds;
+    r->sum.lr = bt_schedule_at(r->desc, step - 1, now->steps, now->epoch_steps).lr;
+    if (step % ((now->steps - 1) / ROWS + 1) == 0) rundir_end(r);
 }
 
 int rundir_progress(rundir *r, const bt_progress *now) {

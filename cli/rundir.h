@@ -10,7 +10,9 @@
 // Steps that become one row of metrics_steps.csv.
 typedef struct rundir_steps {
     double loss, correct, rows; // sums
-    double since;               // when they began
+    double since, end;          // when they began and ended
+    double lr;                  // of the last of them
+    uint32_t step;
 } rundir_steps;
 
 typedef struct rundir {
@@ -44,6 +46,8 @@ bool rundir_try_save(const rundir *r);
 // Takes over what the trainer reports; 0, or the errno of a file that cannot be written. Prints
 // nothing, because a progress bar may stand on the line.
 int rundir_progress(rundir *r, const bt_progress *now);
+// The training has ended: the steps that wait for a row of metrics_steps.csv get one.
+void rundir_end(rundir *r);
 int rundir_timings(const rundir *r, const json_t *profile_rows);
 void rundir_close(rundir *r);
 

@@ -438,6 +438,7 @@ static int run(training *t) {
     progress_open(&t->progress, opt_flag(t->s, "quiet"), desc.epochs);
     if (status == BT_OK) status = bt_train(t->ctx, &desc, &result);
     progress_clear(&t->progress);
+    rundir_end(&t->dir);
     free(kept);
     if (t->failure || t->write_error || (status != BT_OK && status != BT_STOPPED))
         return record_failure(t, status);

@@ -208,6 +208,22 @@ static void test_resumed(void **state) {
     check_run(out);
 }
 
+// All steps are in the rows, also of a training that ended long before the last one.
+static void test_ended_early(void **state) {
+    (void)state;
+    const char *out = in_scratch("early");
+    check(!bantam("train fc10 digits --limit 640 --epochs 9999 --max-time 0.2 --out %s --quiet "
+                  ">/dev/null",
+                  out),
+          "training failed");
+    run r = open_run(out);
+    double steps = run_number(&r, "result.steps");
+    double last = csv_number(&r.steps, r.steps.rows - 1, csv_column(&r.steps, "step"));
+    check(r.steps.rows && last == steps, "%zu rows end at step %g of %g", r.steps.rows, last,
+          steps);
+    run_free(&r);
+}
+
 static bool page_has(const char *run_path, const char *text) {
     check(!bantam("report %s >/dev/null", run_path), "no page");
     size_t bytes;
@@ -555,6 +571,7 @@ int main(void) {
                                        cmocka_unit_test(test_several),
                                        cmocka_unit_test(test_resumed),
                                        cmocka_unit_test(test_failed),
+                                       cmocka_unit_test(test_ended_early),
                                        cmocka_unit_test(test_locked),
                                        cmocka_unit_test(test_hostile_texts),
                                        cmocka_unit_test(test_missing_parts),
