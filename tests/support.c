@@ -1,6 +1,8 @@
 // Helpers of all test programs; see support.h.
 #include "support.h"
 
+#include "base/temporary.h"
+
 #include <dirent.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -89,9 +91,8 @@ static void remove_folder(void) {
 
 const char *scratch(void) {
     if (!*folder) {
-        const char *base = getenv("TMPDIR");
-        snprintf(folder, sizeof folder, "%s/bantam-test-XXXXXX", base && *base ? base : P_tmpdir);
-        if (!mkdtemp(folder)) test_fail(__FILE__, __LINE__, "cannot make %s", folder);
+        if (!bt_temporary_folder(folder, sizeof folder))
+            test_fail(__FILE__, __LINE__, "cannot make %s", folder);
         atexit(remove_folder);
     }
     return folder;
@@ -103,6 +104,25 @@ const char *in_scratch(const char *name) {
     char *path = paths[next++ % 16];
     snprintf(path, sizeof paths[0], "%s/%s", scratch(), name);
     return path;
+}
+
+int shell(char *out, size_t out_bytes, const char *format, ...) {
+    char command[8192];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(command, sizeof command - 8, format, args);
+    va_end(args);
+    strcat(command, " 2>&1");
+    FILE *pipe = popen(command, "r");
+    check(pipe, "cannot run %s", command);
+    size_t n = 0;
+    for (int c; (c = fgetc(pipe)) != EOF;) {
+        if (n == out_bytes - 1) memmove(out, out + out_bytes / 2, n -= out_bytes / 2);
+        out[n++] = (char)c;
+    }
+    while (n > 0 && out[n - 1] == '\n') n--;
+    out[n] = 0;
+    return pclose(pipe);
 }
 
 void write_file(const char *path, const void *bytes, size_t count) {

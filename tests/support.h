@@ -48,6 +48,12 @@ double test_random(uint64_t *state, double low, double high);
 // A new empty folder that lives until the program ends, and a path in it (a few at a time).
 const char *scratch(void);
 const char *in_scratch(const char *name);
+
+// Runs a command. `out`: what it and its errors print, the last of it where that is long. Returns
+// its status as pclose does.
+int shell(char *out, size_t out_bytes, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
 void write_file(const char *path, const void *bytes, size_t count);
 uint8_t *read_file(const char *path, size_t *count); // to be freed; NULL: cannot be read
 

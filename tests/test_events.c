@@ -9,34 +9,19 @@
 
 enum { PATH = 600, OUTPUT = 2000 };
 
-static int shell(char out[OUTPUT], const char *format, ...) __attribute__((format(printf, 2, 3)));
-static int shell(char out[OUTPUT], const char *format, ...) {
-    char command[4 * PATH];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(command, sizeof command - 8, format, args);
-    va_end(args);
-    strcat(command, " 2>&1");
-    FILE *pipe = popen(command, "r");
-    check(pipe, "cannot run %s", command);
-    size_t n = fread(out, 1, OUTPUT - 1, pipe);
-    out[n] = 0;
-    return pclose(pipe);
-}
-
 static void run(const char *arguments) {
     const char *build = getenv("BUILD");
     char out[OUTPUT];
-    int code = shell(out, "%s/bantam %s", build ? build : "build", arguments);
+    int code = shell(out, sizeof out, "%s/bantam %s", build ? build : "build", arguments);
     check(code == 0, "bantam %s: %s", arguments, out);
 }
 
 static void read_back(const char *folder) {
     char out[OUTPUT];
-    if (shell(out, "python3 --version") != 0) skip_because("no python3 here");
-    int code = shell(out, "python3 tests/export/check_events.py %s", folder);
+    if (shell(out, sizeof out, "python3 --version") != 0) skip_because("no python3 here");
+    int code = shell(out, sizeof out, "python3 tests/export/check_events.py %s", folder);
     check(code == 0, "%s", out);
-    printf("%s", out);
+    printf("%s\n", out);
 }
 
 static int count_files(const char *path) {

@@ -128,33 +128,12 @@ static int make_nets(void **state) {
 
 // ---- Other programs ----------------------------------------------------------------------------
 
-// Runs a command; its output, the last of it where it is long.
-static int shell(char out[OUTPUT], const char *format, ...) __attribute__((format(printf, 2, 3)));
-static int shell(char out[OUTPUT], const char *format, ...) {
-    char command[8 * PATH];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(command, sizeof command - 8, format, args);
-    va_end(args);
-    strcat(command, " 2>&1");
-    FILE *pipe = popen(command, "r");
-    check(pipe, "cannot run %s", command);
-    size_t n = 0;
-    for (int c; (c = fgetc(pipe)) != EOF;) {
-        if (n == OUTPUT - 1) memmove(out, out + OUTPUT / 2, n -= OUTPUT / 2);
-        out[n++] = (char)c;
-    }
-    while (n > 0 && out[n - 1] == '\n') n--;
-    out[n] = 0;
-    return pclose(pipe);
-}
-
 // A Python that has the module, or the test is skipped.
 static const char *python_with(const char *module) {
     static const char *const pythons[] = {"/usr/bin/python3", "python3"};
     char out[OUTPUT];
     for (int i = 0; i < 2; i++)
-        if (shell(out, "%s -c 'import %s'", pythons[i], module) == 0) return pythons[i];
+        if (shell(out, sizeof out, "%s -c 'import %s'", pythons[i], module) == 0) return pythons[i];
     snprintf(out, sizeof out, "no Python with %s here (Debian: python3-%s)", module, module);
     skip_because(out);
     return NULL;
@@ -171,7 +150,7 @@ static const char *folders(char text[NETS * PATH]) {
 // The program must end well; what it says is shown.
 static void run_reader(const char *program, const char *script) {
     char out[OUTPUT], all[NETS * PATH];
-    int code = shell(out, "%s tests/export/%s %s", program, script, folders(all));
+    int code = shell(out, sizeof out, "%s tests/export/%s %s", program, script, folders(all));
     check(code == 0, "%s: %s", script, out);
     printf("%s\n", out);
 }
@@ -187,7 +166,7 @@ static void test_onnx_runtime(void **state) {
     char node[3 * PATH], out[OUTPUT];
     snprintf(node, sizeof node, "NODE_PATH='%s/tests/node/node_modules:%s' node",
              build ? build : "build", path ? path : "");
-    if (shell(out, "%s -e 'require(\"onnxruntime-node\")'", node) != 0)
+    if (shell(out, sizeof out, "%s -e 'require(\"onnxruntime-node\")'", node) != 0)
         skip_because("no onnxruntime-node here (scripts/install-deps.sh ci installs it by npm)");
     run_reader(node, "onnx_runtime.js");
 }
@@ -207,7 +186,7 @@ static void test_torch(void **state) {
 static void compile_net(int net, const char *compiler) {
     const char *folder = in_scratch(nets[net].name);
     char out[OUTPUT];
-    int code = shell(out,
+    int code = shell(out, sizeof out,
                      "%s -std=c99 -Wall -Wextra -Wshadow -Wconversion -Werror -pedantic -O3 -I%s "
                      "-o %s/classify %s/model.c tests/export/classify.c -lm",
                      compiler, folder, folder, folder);
@@ -217,10 +196,11 @@ static void compile_net(int net, const char *compiler) {
 static void compare_classes(int net, const char *set) {
     const char *folder = in_scratch(nets[net].name);
     char out[OUTPUT];
-    int code = shell(out, "%s/classify <%s/%s.u8 >%s/answers", folder, folder, set, folder);
+    int code =
+        shell(out, sizeof out, "%s/classify <%s/%s.u8 >%s/answers", folder, folder, set, folder);
     check(code == 0, "%s: the program ends with %d", nets[net].name, code);
-    code = shell(out, "cmp %s/answers %s/%s.classes && wc -l <%s/answers", folder, folder, set,
-                 folder);
+    code = shell(out, sizeof out, "cmp %s/answers %s/%s.classes && wc -l <%s/answers", folder,
+                 folder, set, folder);
     check(code == 0, "%s, %s: other classes than Bantam's: %s", nets[net].name, set, out);
     printf("# %s: the same classes of %s images of %s\n", nets[net].name, out, set);
 }
@@ -229,7 +209,7 @@ static void test_c_source(void **state) {
     (void)state;
     const char *cc = getenv("CC"), *other = cc && strstr(cc, "clang") ? "gcc" : "clang";
     char out[OUTPUT];
-    bool two = shell(out, "%s --version", other) == 0;
+    bool two = shell(out, sizeof out, "%s --version", other) == 0;
     for (int net = 0; net < NETS; net++) {
         if (two) compile_net(net, other);
         compile_net(net, cc && *cc ? cc : "cc");
@@ -246,7 +226,7 @@ static void test_c_source_mnist(void **state) {
 static void test_c_needs_only_math(void **state) {
     (void)state;
     char out[OUTPUT];
-    int code = shell(out, "grep -hE '#include|malloc|calloc|free' %s %s | sort | uniq",
+    int code = shell(out, sizeof out, "grep -hE '#include|malloc|calloc|free' %s %s | sort | uniq",
                      in_net(1, "model.c"), in_net(1, "model.h"));
     check(code == 0 && !strcmp(out, "#include \"model.h\"\n#include <math.h>"),
           "the files include or call: %s", out);

@@ -1,5 +1,6 @@
 // Files in the user's cache folder; see cache.h.
 #include "base/cache.h"
+#include "base/temporary.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -52,10 +53,9 @@ unsigned char *bt_cache_read(const char *name, void *head, size_t head_bytes, si
 
 void bt_cache_write(const char *name, const void *head, size_t head_bytes, const void *data,
                     size_t bytes) {
-    char path[BT_CACHE_PATH_BYTES], temporary[BT_CACHE_PATH_BYTES + 8];
+    char path[BT_CACHE_PATH_BYTES], temporary[BT_CACHE_PATH_BYTES + 40];
     if (!bt_cache_path(name, true, path)) return;
-    snprintf(temporary, sizeof temporary, "%s.XXXXXX", path);
-    int descriptor = mkstemp(temporary);
+    int descriptor = bt_temporary_file(path, temporary, sizeof temporary);
     FILE *file = descriptor >= 0 ? fdopen(descriptor, "wb") : NULL;
     if (!file) {
         if (descriptor >= 0) close(descriptor);

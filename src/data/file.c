@@ -2,10 +2,11 @@
 // (docs/formats.md, "Saving").
 #include "data/file.h"
 
+#include "base/temporary.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sha2.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -142,29 +143,13 @@ static bool sync_folder_of(const char *path) {
     return close(fd) == 0 && ok;
 }
 
-// The temporary file stands beside the target, since a rename works only within a file system.
-static int open_temporary(const char *path, char name[PATH_BYTES]) {
-    static atomic_uint nonce;
-    for (int tries = 0; tries < 100; tries++) {
-        int n = snprintf(name, PATH_BYTES, "%s.%ld-%u.tmp", path, (long)getpid(),
-                         atomic_fetch_add(&nonce, 1));
-        if (n >= PATH_BYTES) {
-            errno = ENAMETOOLONG;
-            return -1;
-        }
-        int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-        if (fd >= 0 || errno != EEXIST) return fd;
-    }
-    return -1;
-}
-
 bt_status bt_file_write(const char *path, const bt_bytes *parts, int count, bt_error *err) {
     struct stat st;
     if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
         return bt_fail(err, BT_ERROR_MEMORY, "cannot write '%s': it is there and not a plain file",
                        path);
     char name[PATH_BYTES];
-    int fd = open_temporary(path, name);
+    int fd = bt_temporary_file(path, name, sizeof name);
     if (fd < 0) return fail_write(err, path, errno);
     bool ok = write_parts(fd, parts, count);
     int code = errno;

@@ -1,5 +1,6 @@
 // A kernel exchanged while the device is open: its new GLSL is compiled by glslc, a program of its
 // own, so that nobody who does not ask for this needs a compiler.
+#include "base/temporary.h"
 #include "device/vulkan/vulkan_internal.h"
 
 #include <errno.h>
@@ -21,9 +22,7 @@ typedef struct folder {
 } folder;
 
 static bool make_folder(folder *f) {
-    const char *base = getenv("TMPDIR");
-    int n = snprintf(f->path, sizeof f->path, "%s/bantam-XXXXXX", base && *base ? base : "/tmp");
-    if (n < 0 || n >= (int)sizeof f->path || !mkdtemp(f->path)) return false;
+    if (!bt_temporary_folder(f->path, sizeof f->path)) return false;
     snprintf(f->glsl, sizeof f->glsl, "%s/kernel.comp", f->path);
     snprintf(f->spirv, sizeof f->spirv, "%s/kernel.spv", f->path);
     snprintf(f->message, sizeof f->message, "%s/message", f->path);
