@@ -121,8 +121,9 @@ class Bantam:
 
 # ---- Checks, in this order --------------------------------------------------------------------
 
-POINTS = """return [...document.querySelectorAll('#panel-loss svg path, #panel-loss svg polyline')]
-    .map(e => (e.getAttribute('d') ?? e.getAttribute('points')).split(/[ L]+/).length).reduce((a, b) => a + b, 0)"""
+# Of the lines alone: marks on single points go away once there are many.
+POINTS = """return [...document.querySelectorAll('#panel-loss svg path.line')]
+    .map(e => e.getAttribute('d').split(/[ML]/).length - 1).reduce((a, b) => a + b, 0)"""
 
 
 def curves_grow(page, bantam, url):
