@@ -38,7 +38,7 @@ static const option table[] = {
     {"precision", CHOICE, "fp32", "fp32|tf32|bf16", 0, 0, WITH_DEVICE & ~(CMD_TRAIN | CMD_EVAL),
      "of products, where the device has units for tf32 and bf16"},
     {"overrides", CHOICE, "on", "on|off", 0, 0, WITH_DEVICE | OPT_KEPT,
-     "off: portable kernels alone, none tuned by hand or for a whole program (GPUs)"},
+     "off: launch by launch, none done together; on GPUs the portable kernels alone"},
     {"ckpt", TEXT, NULL, "FILE", 0, 0, CMD_EVAL | CMD_PREDICT, "the checkpoint, as an option"},
     {"top", WHOLE, "3", "K", 1, 1000, CMD_PREDICT, "classes to show per picture"},
     {"invert", FLAG, NULL, "on|off", 0, 1, CMD_PREDICT, "for dark drawings on a light ground"},

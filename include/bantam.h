@@ -73,7 +73,9 @@ typedef struct bt_context_desc {
     const char *device; // "cpu", "cpu:0", "gpu", ... as `bantam devices` lists them; NULL: "cpu"
     int threads;        // CPU workers; 0: one per core. Results do not depend on it.
     bt_precision precision;
-    bool no_overrides; // portable kernels alone: none tuned by hand, no whole-program kernels
+    // Launch by launch: on GPUs with portable kernels alone, none tuned by hand and none for whole
+    // programs; on the CPU none done together with others, and no zeros of the input left out.
+    bool no_overrides;
 } bt_context_desc;
 
 // Opens a context. On failure *out still holds the sentence (unless memory for it ran out, when
@@ -427,7 +429,8 @@ typedef struct bt_profile_row {
     double flops, bytes; // in all: useful arithmetic, and bytes read and written once each
 } bt_profile_row;
 // Rows in launch order, then one named "launch gaps"; returns how many there are (0 when the
-// program was made without profile).
+// program was made without profile). Launches that the device does as one have the name of its
+// kernel in common, and all of their time and arithmetic counts to the first.
 int bt_program_profile(const bt_program *program, bt_profile_row *rows, int max);
 
 // Something that took its time, for a timeline. Times are seconds on the system's monotonic clock.
@@ -440,8 +443,8 @@ typedef struct bt_span {
     uint32_t images; // trained on meanwhile; 0: no such thing
 } bt_span;
 // Every launch of the first and the last 20 steps (or fewer) of a program made with profile, in
-// order; returns how many. The device's times are placed where the host sent the work, which is
-// some microseconds early.
+// order; returns how many. Launches done as one have one span. The device's times are placed where
+// the host sent the work, which is some microseconds early.
 int bt_program_trace(const bt_program *program, bt_span *spans, int max);
 
 // The most that the device was seen to do with the library's own kernels, over sizes from the small

@@ -2,10 +2,10 @@
 # Makes sure that what Bantam needs is there: `build` (the libraries; for Vulkan also glslc and the
 # headers, for CUDA clang where there is no nvcc, for `bantam serve` libmicrohttpd), `test` (also
 # cmocka, a C++ compiler, Vulkan in software) or `ci` (also clang, its sanitizers, PyTorch, ONNX and a
-# runtime for it, Chromium). Does nothing, without network, when nothing is missing; otherwise installs
-# with apt-get (the runtime with npm), or prints the command to run. Only what the build cannot do
-# without is an error: the build leaves Vulkan or CUDA out where their packages are missing, and tests
-# are skipped by name.
+# runtime for it, Chromium, a compiler and an emulator for 64-bit ARM). Does nothing, without network,
+# when nothing is missing; otherwise installs with apt-get (the runtime with npm), or prints the command
+# to run. Only what the build cannot do without is an error: the build leaves Vulkan or CUDA out where
+# their packages are missing, and tests are skipped by name.
 # docs/dependencies.md says what each is for.
 set -eu
 what=${1:-build}
@@ -62,6 +62,9 @@ if [ "$what" = ci ]; then
     need npm have_program npm
     need chromium have_program chromium
     need chromium-driver have_program chromedriver
+    need gcc-aarch64-linux-gnu have_program aarch64-linux-gnu-gcc
+    need libc6-dev-arm64-cross have_file /usr/aarch64-linux-gnu/include/stdio.h
+    need qemu-user-static have_program qemu-aarch64-static
 fi
 
 # The runtime that test_export runs ONNX files in; apt-get has none. (Scripts of the package would

@@ -356,26 +356,31 @@ static void test_barriers(void **state) {
     const bt_launch fan[] = {map(BT_MAP_ADD, &b[0], &b[1], &b[2]),
                              map(BT_MAP_ADD, &b[0], &b[1], &b[3]),
                              map(BT_MAP_ADD, &b[2], &b[3], &b[4])};
-    bt_place_barriers(fan, 3, NULL, got);
+    bt_place_barriers(fan, 3, NULL, NULL, got);
     check(got[0] && !got[1] && got[2], "a join: %d %d %d", got[0], got[1], got[2]);
     const bool solo[] = {true, true, true};
-    bt_place_barriers(fan, 3, solo, got);
+    bt_place_barriers(fan, 3, solo, NULL, got);
     check(!got[0] && !got[1] && !got[2], "one worker meets itself");
     const bt_launch chain[] = {map(BT_MAP_ADD, &b[0], &b[1], &b[2]),
                                map(BT_MAP_COPY, &b[2], NULL, &b[3]),
                                map(BT_MAP_COPY, &b[3], NULL, &b[4])};
-    bt_place_barriers(chain, 3, NULL, got);
+    bt_place_barriers(chain, 3, NULL, NULL, got);
     check(!got[0] && got[1] && got[2], "a chain: %d %d %d", got[0], got[1], got[2]);
+    const int first_two[] = {0, 0, 1}, last_two[] = {0, 1, 1};
+    bt_place_barriers(chain, 3, NULL, first_two, got);
+    check(got[0] && !got[1] && got[2], "two as one, another: %d %d %d", got[0], got[1], got[2]);
+    bt_place_barriers(chain, 3, NULL, last_two, got);
+    check(got[0] && got[1] && !got[2], "one, two as one: %d %d %d", got[0], got[1], got[2]);
     const bt_launch round[] = {map(BT_MAP_COPY, &b[0], NULL, &b[5]),
                                map(BT_MAP_COPY, &b[1], NULL, &b[6]),
                                map(BT_MAP_COPY, &b[6], NULL, &b[1])};
-    bt_place_barriers(round, 3, NULL, got);
+    bt_place_barriers(round, 3, NULL, NULL, got);
     check(got[0] && !got[1] && got[2], "a round: %d %d %d", got[0], got[1], got[2]);
     bt_launch parts[] = {map(BT_MAP_COPY, &b[0], NULL, &b[1]),
                          map(BT_MAP_COPY, &b[0], NULL, &b[1])};
     parts[0].binding[2].bytes = parts[1].binding[2].offset = 2048;
     parts[1].binding[2].bytes = 1024;
-    bt_place_barriers(parts, 2, NULL, got);
+    bt_place_barriers(parts, 2, NULL, NULL, got);
     check(got[0] && !got[1], "two parts of a buffer: %d %d", got[0], got[1]);
 }
 
@@ -396,7 +401,7 @@ static void test_barriers_suffice(void **state) {
             for (int k = 0; k < 3; k++) uses[i][k] = (int)test_random(&seed, 0, BUFFERS);
             launches[i] = map(BT_MAP_ADD, &b[uses[i][0]], &b[uses[i][1]], &b[uses[i][2]]);
         }
-        bt_place_barriers(launches, count, NULL, barrier);
+        bt_place_barriers(launches, count, NULL, NULL, barrier);
         needless += !barrier[0];
         for (int i = 0; i < 3 * count; i++)
             for (int j = i + 1; j < 3 * count && !barrier[j % count]; j++) {

@@ -29,13 +29,16 @@ static bool waits(const bt_launch *launches, const bool *solo, int begin, int en
     return false;
 }
 
-void bt_place_barriers(const bt_launch *launches, int count, const bool *solo, bool *barrier) {
+void bt_place_barriers(const bt_launch *launches, int count, const bool *solo, const int *group,
+                       bool *barrier) {
     int first = count, since = 0; // the first barrier within a step, and the last
-    for (int i = 0; i < count; i++) {
-        barrier[i] = waits(launches, solo, since, i, i);
-        if (!barrier[i]) continue;
-        if (first == count) first = i;
-        since = i;
+    for (int i = 0, begin = 0; i < count; i++) {
+        barrier[i] = false;
+        if (!group || i == 0 || group[i] != group[i - 1]) begin = i;
+        if (!waits(launches, solo, since, begin, i)) continue;
+        barrier[begin] = true;
+        if (first == count) first = begin;
+        since = begin;
     }
     // Nothing stands between the end of a step and the beginning of the next but this.
     for (int i = 0; i < first && !barrier[0]; i++)

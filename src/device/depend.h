@@ -10,7 +10,9 @@ bool bt_launches_depend(const bt_launch *a, const bt_launch *b);
 
 // Sets barrier[i] where launch i must see launches before it finished. The launches are run again
 // and again: barrier[0] is between one step and the next. solo[i] (NULL: never): the launch is run
-// by the one worker that runs all such launches in order, so two of them need no barrier.
-void bt_place_barriers(const bt_launch *launches, int count, const bool *solo, bool *barrier);
+// by the one worker that runs all such launches in order, so two of them need no barrier. group
+// (NULL: each its own): neighbours with the same number are run as one, which waits as a whole.
+void bt_place_barriers(const bt_launch *launches, int count, const bool *solo, const int *group,
+                       bool *barrier);
 
 #endif

@@ -97,6 +97,12 @@ typedef struct bt_device_api {
     // The same launch by launch, on the clock of the host; NULL: it is not timed.
     const struct bt_launch_log *(*log)(const bt_device_program *program);
     const bt_device_counters *(*counters)(const bt_device *dev);
+    // By kernel: so many launches after one of it may be done together with it, so what it touches
+    // must not be used anew by them. NULL: none.
+    const unsigned char *joined;
+    // The kernel that does launch `i` where that is not the launch's own; *into: the launch to
+    // which its time is counted, i itself or another one that is done with it. NULL: none ever.
+    const char *(*merged)(const bt_device_program *program, int i, int *into);
     // What it computes products of F32 with, given what `open` was asked for; NULL: FP32 always.
     bt_precision (*precision)(const bt_device *dev);
     // How a program is run, in a few words for a log; NULL: nothing to say.

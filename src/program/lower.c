@@ -149,12 +149,14 @@ void bt_lower_emit(bt_lowering *lo, const bt_emission *e, const void *args, size
     l->flops = e->flops;
     l->bytes = e->bytes;
     label(lo, e->kernel, l->label, sizeof l->label);
+    const unsigned char *joined = lo->ctx->api->joined;
     for (int i = 0; i < l->launch.binding_count; i++) {
         bt_slot *slot = &lo->slots[e->binding[i]];
         l->binding[i] = e->binding[i];
         if (!e->binding[i]) continue;
+        int last = lo->launch_count + (joined ? joined[e->kernel] : 0);
         if (slot->first > slot->last) slot->first = lo->launch_count;
-        slot->last = lo->launch_count;
+        if (slot->last < last) slot->last = last;
     }
     lo->launch_count++;
 }

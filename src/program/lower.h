@@ -10,7 +10,7 @@ typedef struct bt_slot {
     size_t bytes;
     bool fixed;
     bt_binding binding;
-    int first, last; // launches that touch it; first > last: none
+    int first, last; // launches that touch it, or may be done with such; first > last: none
 } bt_slot;
 
 typedef struct bt_lowered_launch {

@@ -107,6 +107,22 @@ static bt_status keep_outputs(bt_lowering *lo, bt_program *p, const bt_program_d
     return BT_OK;
 }
 
+// Says what the device does in another way than launch by launch: the arithmetic of launches that
+// are done with another one counts where their time does.
+static void name_merged(bt_program *p) {
+    for (int i = 0; p->api->merged && i < p->launch_count; i++) {
+        int into = i;
+        const char *kernel = p->api->merged(p->device_program, i, &into);
+        if (!kernel) continue;
+        p->infos[i].kernel = kernel;
+        if (into == i) continue;
+        p->infos[i].merged = true;
+        p->infos[into].flops += p->infos[i].flops;
+        p->infos[i].flops = 0;
+        p->infos[i].bytes = 0;
+    }
+}
+
 bt_status bt_lowering_finish(bt_lowering *lo, bt_program *p, const bt_program_desc *d) {
     p->api = lo->ctx->api;
     p->device = lo->ctx->device;
@@ -140,6 +156,7 @@ bt_status bt_lowering_finish(bt_lowering *lo, bt_program *p, const bt_program_de
         status = ctx->api->program_init(ctx->device, launches, lo->launch_count, &use,
                                         bt_error_of(ctx), &p->device_program);
     free(launches);
+    if (status == BT_OK) name_merged(p);
     return status;
 }
 
@@ -349,13 +366,13 @@ int bt_program_trace(const bt_program *p, bt_span *spans, int max) {
     for (int s = 0; s < steps; s++) {
         uint64_t step;
         const bt_launch_time *times = bt_launch_log_step(log, s, &step);
-        for (int i = 0; i < p->launch_count; i++, count++) {
-            if (count >= max) continue;
-            spans[count] = (bt_span){.kernel = p->infos[i].kernel,
-                                     .start = times[i].start,
-                                     .seconds = times[i].seconds,
-                                     .step = (uint32_t)(p->step - p->steps_run + step) + 1};
-            memcpy(spans[count].name, p->infos[i].label, sizeof spans[count].name);
+        for (int i = 0; i < p->launch_count; i++) {
+            if (p->infos[i].merged || count++ >= max) continue;
+            spans[count - 1] = (bt_span){.kernel = p->infos[i].kernel,
+                                         .start = times[i].start,
+                                         .seconds = times[i].seconds,
+                                         .step = (uint32_t)(p->step - p->steps_run + step) + 1};
+            memcpy(spans[count - 1].name, p->infos[i].label, sizeof spans->name);
         }
     }
     return count;

@@ -21,6 +21,7 @@ typedef struct bt_launch_info {
     char label[48];
     const char *kernel; // that the device runs for it
     double flops, bytes;
+    bool merged; // into another launch, to which its time and arithmetic count
 } bt_launch_info;
 
 struct bt_program {

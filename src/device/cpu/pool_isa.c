@@ -4,6 +4,7 @@
 #include "device/cpu/kernels_isa.h"
 
 enum { QUADS = LANES / 4 };
+#define LANES_OF(corner) corner, corner + 2, corner + 4, corner + 6 // of a quad
 
 // vf of the lanes with even (odd) positions of a and b, one after the other; and back.
 #if defined(__AVX512F__)
@@ -40,36 +41,63 @@ typedef struct place {
 
 VEC_INLINE place find_place(const bt_pool_args *a, size_t quad) {
     place at;
-    int32_t corner[LANES];
+    int32_t c[QUADS];
     size_t in_row = a->ow / 4;
     VEC_UNROLL
     for (int q = 0; q < QUADS; q++) {
         size_t row = (quad + (size_t)q) / in_row, column = (quad + (size_t)q) % in_row * 8;
         at.pixel[q] = row * 2 * a->w + column;
-        VEC_UNROLL
-        for (int lane = 0; lane < 4; lane++)
-            corner[4 * q + lane] = (int32_t)(row % a->oh * 2 * a->w + column) + 2 * lane;
+        c[q] = (int32_t)(row % a->oh * 2 * a->w + column);
     }
-    memcpy(&at.corner, corner, sizeof corner);
+    // (By initialisers: numbers stored one by one and loaded as a vector would wait for each
+    // other.)
+#if defined(__AVX512F__)
+    at.corner = (vi){LANES_OF(c[0]), LANES_OF(c[1]), LANES_OF(c[2]), LANES_OF(c[3])};
+#elif defined(__AVX2__)
+    at.corner = (vi){LANES_OF(c[0]), LANES_OF(c[1])};
+#else
+    at.corner = (vi){LANES_OF(c[0])};
+#endif
     return at;
+}
+
+// Half of the pixels of all quads, in order. (Straight from memory: what is stored in pieces and
+// loaded as a whole waits.)
+VEC_INLINE vf load_half(const float *x, const size_t pixel[QUADS], int half) {
+#if defined(__AVX512F__)
+    v8 a, b;
+    memcpy(&a, x + pixel[2 * half], sizeof a);
+    memcpy(&b, x + pixel[2 * half + 1], sizeof b);
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#elif defined(__AVX2__)
+    return v_load(x + pixel[half]);
+#else
+    return v_load(x + pixel[0] + LANES * half);
+#endif
+}
+
+VEC_INLINE void store_half(float *x, const size_t pixel[QUADS], int half, vf v) {
+#if defined(__AVX512F__)
+    v8 low = v_low(v), high = v_high(v);
+    memcpy(x + pixel[2 * half], &low, sizeof low);
+    memcpy(x + pixel[2 * half + 1], &high, sizeof high);
+#elif defined(__AVX2__)
+    v_store(x + pixel[half], v);
+#else
+    v_store(x + pixel[0] + LANES * half, v);
+#endif
 }
 
 // The 8 pixels of each quad, `offset` past its corner: those of even and of odd columns; and back.
 VEC_INLINE void load_pixels(const float *x, const place *at, size_t offset, vf *even, vf *odd) {
-    float pixels[2 * LANES];
-    VEC_UNROLL
-    for (int q = 0; q < QUADS; q++) memcpy(pixels + 8 * q, x + at->pixel[q] + offset, 32);
-    vf low = v_load(pixels), high = v_load(pixels + LANES);
+    vf low = load_half(x + offset, at->pixel, 0), high = load_half(x + offset, at->pixel, 1);
     *even = EVEN(low, high);
     *odd = ODD(low, high);
 }
 
 VEC_INLINE void store_pixels(float *x, const place *at, size_t offset, vf even, vf odd) {
-    float pixels[2 * LANES];
-    v_store(pixels, ZIP_LOW(even, odd));
-    v_store(pixels + LANES, ZIP_HIGH(even, odd));
-    VEC_UNROLL
-    for (int q = 0; q < QUADS; q++) memcpy(x + at->pixel[q] + offset, pixels + 8 * q, 32);
+    store_half(x + offset, at->pixel, 0, ZIP_LOW(even, odd));
+    store_half(x + offset, at->pixel, 1, ZIP_HIGH(even, odd));
 }
 
 // Takes `value` where it is larger than all before, and NaN where none was before.

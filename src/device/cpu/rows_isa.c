@@ -112,21 +112,24 @@ void VEC_NAME(bt_cpu_softmax)(const bt_launch *launch, const bt_cpu_worker *me) 
     }
 }
 
-// Loss and, where dx is not NULL, gradient of one row.
-static float xent_row(const float *x, size_t cols, int32_t label, float valid, float *dx) {
+// The loss of a row is log(*sum) + *rest, for whole vectors of rows to take the logarithm of; its
+// gradient goes to dx, where that is not NULL.
+static void xent_row(const float *x, size_t cols, int32_t label, float valid, float *dx, float *sum,
+                     float *rest) {
+    *sum = 1;
     if (label < 0 || (size_t)label >= cols) {
-        float value = label < 0 ? 0 : NAN;
-        for (size_t j = 0; dx && j < cols; j++) dx[j] = value;
-        return value;
+        *rest = label < 0 ? 0 : NAN;
+        for (size_t j = 0; dx && j < cols; j++) dx[j] = *rest;
+        return;
     }
-    float max = max_row(x, cols), sum = exp_row(x, cols, max, dx);
-    if (dx) {
-        float scale = 1 / (sum * valid);
-        for (size_t j = 0; j < cols; j += LANES)
-            v_store_up_to(dx + j, v_load_up_to(dx + j, cols - j) * v_set(scale), cols - j);
-        dx[label] -= 1 / valid;
-    }
-    return logf(sum) + max - x[label];
+    float max = max_row(x, cols);
+    *sum = exp_row(x, cols, max, dx);
+    *rest = max - x[label];
+    if (!dx) return;
+    float scale = 1 / (*sum * valid);
+    for (size_t j = 0; j < cols; j += LANES)
+        v_store_up_to(dx + j, v_load_up_to(dx + j, cols - j) * v_set(scale), cols - j);
+    dx[label] -= 1 / valid;
 }
 
 void VEC_NAME(bt_cpu_xent)(const bt_launch *launch, const bt_cpu_worker *me) {
@@ -138,7 +141,70 @@ void VEC_NAME(bt_cpu_xent)(const bt_launch *launch, const bt_cpu_worker *me) {
     for (uint32_t r = 0; r < args.rows; r++) valid += labels[r] >= 0;
     size_t cols = args.cols, begin, end;
     bt_cpu_share(me, args.rows, 1, &begin, &end);
-    for (size_t r = begin; r < end; r++)
-        loss[r] = xent_row(logits + r * cols, cols, labels[r], (float)valid,
-                           dlogits ? dlogits + r * cols : NULL);
+    for (size_t first = begin; first < end; first += LANES) {
+        size_t rows = end - first < LANES ? end - first : LANES;
+        float sum[LANES], rest[LANES];
+        for (size_t i = rows; i < LANES; i++) sum[i] = 1, rest[i] = 0;
+        for (size_t i = 0, r = first; i < rows; i++, r++)
+            xent_row(logits + r * cols, cols, labels[r], (float)valid,
+                     dlogits ? dlogits + r * cols : NULL, &sum[i], &rest[i]);
+        v_store_up_to(loss + first, v_log(v_load(sum)) + v_load(rest), rows);
+    }
+}
+
+// The first largest number of a row of n >= 1, NaN being the largest.
+static int32_t first_max(const float *x, size_t n) {
+    static const float lanes[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    vi odd = {0};
+    for (size_t i = 0; i < n; i += LANES) {
+        vf v = v_load_up_to(x + i, n - i);
+        odd |= v != v;
+    }
+    if (v_any(odd)) {
+        int32_t at = 0;
+        while (x[at] == x[at]) at++;
+        return at;
+    }
+    float top = max_row(x, n);
+    size_t begin = 0; // of the vector that has it
+    vi found = {0};
+    for (;; begin += LANES) {
+        found = (v_load_up_to(x + begin, n - begin) == v_set(top)) & v_below(n - begin);
+        if (v_any(found)) break;
+    }
+    vf at = v_select(found, v_load(lanes), v_set(LANES));
+    return (int32_t)begin + (int32_t)-v_top(-at);
+}
+
+// How many rows are classified right, and the class of each, in a batch.
+static uint32_t count_correct(const bt_step_args *args, const float *logits, const int32_t *labels,
+                              int32_t *predictions, size_t first) {
+    uint32_t correct = 0;
+    for (size_t r = 0; r < args->rows; r++) {
+        if (labels[r] < 0) continue;
+        int32_t class = first_max(logits + r * args->cols, args->cols);
+        correct += class == labels[r];
+        if (predictions && first + r < args->prediction_count) predictions[first + r] = class;
+    }
+    return correct;
+}
+
+void VEC_NAME(bt_cpu_step_end)(const bt_launch *launch, const bt_cpu_worker *me) {
+    BT_CPU_ARGS(bt_step_args);
+    const float *loss = bt_cpu_data(launch, 0), *logits = bt_cpu_data(launch, 1);
+    const int32_t *labels = bt_cpu_data(launch, 2);
+    bt_step_state *state = bt_cpu_data(launch, 3);
+    float *log = bt_cpu_data(launch, 4);
+    int32_t *predictions = bt_cpu_data(launch, 5);
+    if (me->index > 0) return;
+    uint32_t correct = 0;
+    size_t first = predictions ? (size_t)(state->step % args.epoch_steps) * args.rows : 0;
+    if (logits && labels && args.cols > 0)
+        correct = count_correct(&args, logits, labels, predictions, first);
+    if (log && args.log_steps > 0) {
+        float *entry = log + (size_t)(state->step % args.log_steps) * 2;
+        entry[0] = loss ? *loss : 0;
+        entry[1] = (float)correct;
+    }
+    state->step++;
 }

@@ -21,22 +21,68 @@ static void scale_row(const uint8_t *from, size_t n, float *to) {
     for (; i < n; i++) to[i] = (float)from[i] / 255;
 }
 
+// The same, and a bit for each that is not 0; returns how many these are.
+static uint32_t scale_row_bits(const uint8_t *from, size_t n, float *to, uint64_t *bits) {
+    uint32_t count = 0;
+    for (size_t begin = 0; begin < n; begin += 64) {
+        size_t end = n - begin < 64 ? n : begin + 64, i = begin;
+        uint64_t word = 0;
+        for (; i + LANES <= end; i += LANES) {
+            vf byte = v_bytes(from + i);
+            word |= v_mask(byte != (vf){0}) << (i - begin);
+            v_store(to + i, scaled(byte));
+        }
+        for (; i < end; i++) {
+            word |= (uint64_t)(from[i] != 0) << (i - begin);
+            to[i] = (float)from[i] / 255;
+        }
+        bits[begin / 64] = word;
+        count += (uint32_t)__builtin_popcountll(word);
+    }
+    return count;
+}
+
+// Row r of the batch; from NULL: it is past the end of the epoch.
+static void gather_row(const uint8_t *from, size_t n, float *to, bt_cpu_nonzeros *nonzeros,
+                       size_t r) {
+    uint64_t *bits = nonzeros ? nonzeros->bits + r * nonzeros->words : NULL;
+    if (!from) {
+        memset(to, 0, n * sizeof *to);
+        if (bits) memset(bits, 0, nonzeros->words * sizeof *bits);
+        if (bits) nonzeros->count[r] = 0;
+    } else if (bits) {
+        nonzeros->count[r] = scale_row_bits(from, n, to, bits);
+    } else {
+        scale_row(from, n, to);
+    }
+}
+
+// Samples lie anywhere in memory: so many are on their way while the first of them is scaled.
+enum { AHEAD = 16 };
+
 void VEC_NAME(bt_cpu_gather_batch)(const bt_launch *launch, const bt_cpu_worker *me) {
     BT_CPU_ARGS(bt_gather_args);
-    const uint8_t *bytes = bt_cpu_data(launch, 0);
+    const uint8_t *bytes = bt_cpu_data(launch, 0), *image[AHEAD];
     const int32_t *labels = bt_cpu_data(launch, 1), *index = bt_cpu_data(launch, 2);
     const bt_step_state *state = bt_cpu_data(launch, 3);
     float *images = bt_cpu_data(launch, 4);
     int32_t *out_labels = bt_cpu_data(launch, 5);
     size_t pixels = args.pixels, begin, end;
     bt_cpu_share(me, args.batch, 1, &begin, &end);
-    for (size_t r = begin; r < end; r++) {
-        int64_t sample = bt_cpu_batch_sample(&args, index, state->step, r);
-        if (sample >= 0)
-            scale_row(bytes + (size_t)sample * pixels, pixels, images + r * pixels);
-        else
-            for (size_t i = 0; i < pixels; i++) images[r * pixels + i] = 0;
-        if (out_labels) out_labels[r] = sample < 0 ? -1 : labels[sample];
+    for (size_t r = begin; r < end; r += AHEAD) {
+        size_t rows = end - r < AHEAD ? end - r : AHEAD;
+        const int32_t *label[AHEAD];
+        for (size_t i = 0; i < rows; i++) {
+            int64_t sample = bt_cpu_batch_sample(&args, index, state->step, r + i);
+            image[i] = sample < 0 ? NULL : bytes + (size_t)sample * pixels;
+            label[i] = sample < 0 ? NULL : labels + sample;
+            __builtin_prefetch(label[i]);
+            for (size_t j = 0; image[i] && j < pixels; j += 64) __builtin_prefetch(image[i] + j);
+        }
+        for (size_t i = 0; i < rows; i++) {
+            gather_row(image[i], pixels, images + (r + i) * pixels, me->nonzeros, r + i);
+            if (out_labels) out_labels[r + i] = label[i] ? *label[i] : -1;
+        }
     }
 }
 

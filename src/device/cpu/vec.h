@@ -181,6 +181,21 @@ VEC_INLINE vi v_below(size_t n) {
     return lane < (int32_t)n;
 }
 
+// A bit for each lane of a comparison's result that is true, the first lane lowest.
+VEC_INLINE uint64_t v_mask(vi comparison) {
+#if defined(__AVX512F__)
+    return _mm512_movepi32_mask((__m512i)comparison);
+#elif defined(__AVX2__)
+    return (uint64_t)_mm256_movemask_ps((__m256)comparison);
+#else
+    vi bits = comparison & (vi){1, 2, 4, 8};
+    return (uint64_t)(bits[0] | bits[1] | bits[2] | bits[3]);
+#endif
+}
+VEC_INLINE bool v_any(vi comparison) {
+    return v_mask(comparison) != 0;
+}
+
 // Segments: a vector of 16 lanes may be made of two runs of 8, which suits the short rows of
 // images; shorter vectors are one run.
 enum { SEGMENT = LANES == 16 ? 8 : LANES, SEGMENTS = LANES / SEGMENT };

@@ -3,6 +3,8 @@
 #ifndef BT_DEVICE_CPU_VEC_MAP_H
 #define BT_DEVICE_CPU_VEC_MAP_H
 
+#include <math.h>
+
 #include "device/cpu/vec.h"
 
 // y[i] = op(a[i], b[i]) for i < n; a step is 1, or 0 to repeat the first element. y may be a or b.
@@ -93,10 +95,22 @@ VEC_INLINE vf v_gelu_slope(vf x) {
     return v_fma(x * v_set(0.39894228040143268f), gauss, v_normal(x, gauss));
 }
 
-VEC_INLINE vf v_log(vf x) { // rare: one by one
-    VEC_UNROLL
-    for (int i = 0; i < LANES; i++) x[i] = __builtin_logf(x[i]);
-    return x;
+// Polynomial of Cephes' logf on [sqrt(1/2), sqrt(2)). What a lane gets does not depend on others.
+VEC_INLINE vf v_log(vf x) {
+    static const float p[] = {7.0376836292e-2f,  -1.1514610310e-1f, 1.1676998740e-1f,
+                              -1.2420140846e-1f, 1.4249322787e-1f,  -1.6668057665e-1f,
+                              2.0000714765e-1f,  -2.4999993993e-1f, 3.3333331174e-1f};
+    vi bits = (vi)x - 0x3f3504f3; // of sqrt(1/2)
+    vi exponent = bits >> 23;
+    vf m = (vf)((vi)x - (exponent << 23)) - v_set(1), e = __builtin_convertvector(exponent, vf);
+    vf square = m * m, y = v_poly(m, p, 9) * m * square;
+    y = v_fma(e, v_set(-2.12194440e-4f), y);
+    y = v_fma(v_set(-0.5f), square, y);
+    vf result = v_fma(e, v_set(0.693359375f), m + y);
+    vi rare = (x < v_set(0x1p-126f)) | (x > v_set(0x1.fffffep127f)) | (x != x);
+    for (int i = 0; v_any(rare) && i < LANES; i++)
+        if (rare[i]) result[i] = logf(x[i]);
+    return result;
 }
 
 // The operators of BT_MAPS; `op` is a constant where this is used.

@@ -8,12 +8,15 @@
 
 #include "base/rng.h"
 #include "base/threads.h"
+#include "device/cpu/nonzeros.h"
 #include "device/device.h"
 #include "device/kernels.h"
 
 typedef struct bt_cpu_worker {
     int index, count;
-    char *scratch; // this worker's own, as many bytes as the kernel asked for, aligned to 256
+    char *scratch;      // this worker's own, as many bytes as the kernel asked for, aligned to 256
+    const void *packed; // what `pack` made; NULL: the weights change from step to step
+    bt_cpu_nonzeros *nonzeros; // of the batch that the program gathers; NULL: nobody asks for them
 } bt_cpu_worker;
 
 typedef void (*bt_cpu_fn)(const bt_launch *launch, const bt_cpu_worker *me);
@@ -21,16 +24,14 @@ typedef void (*bt_cpu_fn)(const bt_launch *launch, const bt_cpu_worker *me);
 typedef struct bt_cpu_kernel {
     bt_cpu_fn run;
     size_t (*scratch)(const bt_launch *launch); // bytes for each worker; NULL: none
+    // Weights (binding 1) in another layout, kept as long as nobody writes to them; NULL: none.
+    size_t (*packed)(const bt_launch *launch); // bytes, aligned to 256
+    void (*pack)(const bt_launch *launch, void *packed);
 } bt_cpu_kernel;
 
 // Plain loops, complete: the f64 ones are the reference of all other kernels.
 extern const bt_cpu_kernel bt_cpu_reference_f32[BT_KERNEL_COUNT];
 extern const bt_cpu_kernel bt_cpu_reference_f64[BT_KERNEL_COUNT];
-
-// Vectorised f32 kernels for one instruction set; run is NULL where the plain loop does.
-extern const bt_cpu_kernel bt_cpu_kernels_base[BT_KERNEL_COUNT];
-extern const bt_cpu_kernel bt_cpu_kernels_avx2[BT_KERNEL_COUNT];
-extern const bt_cpu_kernel bt_cpu_kernels_avx512[BT_KERNEL_COUNT];
 
 static inline void *bt_cpu_data(const bt_launch *launch, int i) {
     const bt_binding *b = &launch->binding[i];

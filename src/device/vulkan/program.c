@@ -301,7 +301,7 @@ static bt_status make(bt_device *dev, bt_device_program *program, const bt_launc
     if (!program->launches || !program->resolved || !program->barrier)
         return bt_fail_memory(err, "a program", count * sizeof *launches);
     if (count > 0) memcpy(program->launches, launches, count * sizeof *launches);
-    bt_place_barriers(program->launches, program->count, NULL, program->barrier);
+    bt_place_barriers(program->launches, program->count, NULL, NULL, program->barrier);
     if (timed) BT_TRY(make_timed(dev, program, err));
     return resolve(dev, program, err);
 }
