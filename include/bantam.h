@@ -430,7 +430,8 @@ typedef struct bt_profile_row {
 } bt_profile_row;
 // Rows in launch order, then one named "launch gaps"; returns how many there are (0 when the
 // program was made without profile). Launches that the device does as one have the name of its
-// kernel in common, and all of their time and arithmetic counts to the first.
+// kernel in common, and all of their time and arithmetic counts to the first. Arithmetic is that of
+// dense layers: a device that leaves out exact zeros may seem to exceed its roofline.
 int bt_program_profile(const bt_program *program, bt_profile_row *rows, int max);
 
 // Something that took its time, for a timeline. Times are seconds on the system's monotonic clock.

@@ -112,6 +112,38 @@ static void test_other_readers(void **state) {
     bt_close(ctx);
 }
 
+// The batch as the second factor, of parameters that lie in their buffer where it lies in its own:
+// their zeros are not its zeros.
+static void test_other_operand(void **state) {
+    (void)state;
+    enum { N = 20, PIXELS = 100 };
+    static uint8_t images[N * PIXELS], labels[N];
+    static float factor[N * PIXELS], with[N * N], without[N * N];
+    uint64_t random = 1;
+    for (int i = 0; i < N * PIXELS; i++) {
+        images[i] = test_random(&random, 0, 5) < 1 ? 200 : 0;
+        factor[i] = (float)test_random(&random, 1, 2);
+    }
+    for (int plain = 0; plain < 2; plain++) {
+        bt_context *ctx;
+        bt_context_desc desc = {.device = "cpu", .threads = 2, .no_overrides = plain};
+        check(bt_open(&desc, &ctx) == BT_OK, "the CPU does not open");
+        bt_dataset *set;
+        bt_program *program;
+        ok(ctx, bt_dataset_make(ctx, images, labels, N, 1, 10, 10, 1, &set));
+        bt_batch batch = bt_dataset_batch(ctx, &(bt_batch_desc){.set = set, .batch = N});
+        bt_tensor p = bt_parameter(ctx, BT_F32, BT_SHAPE(N, PIXELS), factor);
+        bt_tensor x = bt_reshape(ctx, batch.images, BT_SHAPE(N, PIXELS));
+        bt_tensor y = bt_matmul_ex(ctx, p, false, x, true);
+        ok(ctx,
+           bt_program_make(ctx, &(bt_program_desc){.outputs = &y, .output_count = 1}, &program));
+        ok(ctx, bt_program_run(ctx, program, 1));
+        ok(ctx, bt_program_read(ctx, program, 0, plain ? without : with, sizeof with));
+        bt_close(ctx);
+    }
+    check(!memcmp(with, without, sizeof with), "the zeros of the batch were left out of the other");
+}
+
 // Weights that a program keeps in another layout are those that the model has when it runs:
 // written by the host, or trained by another program.
 static void test_weights_are_current(void **state) {
@@ -153,6 +185,7 @@ int main(void) {
         cmocka_unit_test(test_groups),
         cmocka_unit_test(test_outputs_stay),
         cmocka_unit_test(test_other_readers),
+        cmocka_unit_test(test_other_operand),
         cmocka_unit_test(test_weights_are_current),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -356,6 +356,25 @@ static void test_fusion_and_plan(void **state) {
     }
 }
 
+// A sum of two products has the shape of a bias where there is one row: one of them may take it for
+// its own, not both.
+static void test_sum_of_products(void **state) {
+    (void)state;
+    static const float x[] = {1, 2}, identity[] = {1, 0, 0, 1};
+    for (int relu = 0; relu < 2; relu++) {
+        bt_context *ctx = open_cpu(1);
+        bt_tensor a = bt_input(ctx, BT_F32, BT_SHAPE(1, 2), x);
+        bt_tensor p = bt_input(ctx, BT_F32, BT_SHAPE(2, 2), identity);
+        bt_tensor q = bt_input(ctx, BT_F32, BT_SHAPE(2, 2), identity);
+        bt_tensor sum = bt_add(ctx, bt_matmul(ctx, a, p), bt_matmul(ctx, a, q));
+        if (relu) sum = bt_relu(ctx, sum);
+        float y[2];
+        ok(ctx, bt_read(ctx, sum, y, sizeof y));
+        check(y[0] == 2 && y[1] == 4, "%g %g in place of 2 4", y[0], y[1]);
+        bt_close(ctx);
+    }
+}
+
 static void test_log_and_predictions(void **state) {
     (void)state;
     bt_context *ctx = open_cpu(2);
@@ -537,6 +556,7 @@ int main(void) {
         cmocka_unit_test(test_no_device),
         cmocka_unit_test(test_nothing_is_allocated),
         cmocka_unit_test(test_fusion_and_plan),
+        cmocka_unit_test(test_sum_of_products),
         cmocka_unit_test(test_log_and_predictions),
         cmocka_unit_test(test_short_batch),
         cmocka_unit_test(test_shuffle),

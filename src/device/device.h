@@ -101,8 +101,9 @@ typedef struct bt_device_api {
     // must not be used anew by them. NULL: none.
     const unsigned char *joined;
     // The kernel that does launch `i` where that is not the launch's own; *into: the launch to
-    // which its time is counted, i itself or another one that is done with it. NULL: none ever.
-    const char *(*merged)(const bt_device_program *program, int i, int *into);
+    // which its time is counted, i itself or another one that is done with it; *bytes is changed
+    // where it moves less then. NULL: none ever.
+    const char *(*merged)(const bt_device_program *program, int i, int *into, double *bytes);
     // What it computes products of F32 with, given what `open` was asked for; NULL: FP32 always.
     bt_precision (*precision)(const bt_device *dev);
     // How a program is run, in a few words for a log; NULL: nothing to say.

@@ -14,10 +14,11 @@ static void count_uses(bt_lowering *lo) {
 }
 
 // The only user of a value that nobody else reads, if it is an elementwise node of the same
-// shape; 0 if there is none.
+// shape that no other product has absorbed; 0 if there is none.
 static uint32_t only_map_user(const bt_lowering *lo, uint32_t id) {
     const bt_plan_node *plan = &lo->nodes[id];
     if (plan->uses != 1 || plan->kept) return 0;
+    if (lo->nodes[plan->user].emits || lo->nodes[plan->user].absorbed) return 0;
     const bt_node *user = &lo->ctx->nodes[plan->user];
     bool fits = user->op == BT_OP_MAP && bt_shape_equal(user->shape, lo->ctx->nodes[id].shape);
     return fits ? plan->user : 0;

@@ -112,14 +112,14 @@ static bt_status keep_outputs(bt_lowering *lo, bt_program *p, const bt_program_d
 static void name_merged(bt_program *p) {
     for (int i = 0; p->api->merged && i < p->launch_count; i++) {
         int into = i;
-        const char *kernel = p->api->merged(p->device_program, i, &into);
+        const char *kernel = p->api->merged(p->device_program, i, &into, &p->infos[i].bytes);
         if (!kernel) continue;
         p->infos[i].kernel = kernel;
         if (into == i) continue;
         p->infos[i].merged = true;
         p->infos[into].flops += p->infos[i].flops;
-        p->infos[i].flops = 0;
-        p->infos[i].bytes = 0;
+        p->infos[into].bytes += p->infos[i].bytes;
+        p->infos[i].flops = p->infos[i].bytes = 0;
     }
 }
 

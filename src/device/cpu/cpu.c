@@ -27,6 +27,15 @@ const bt_cpu_set *bt_cpu_set_at(int index) {
     return index < count ? found[index] : NULL;
 }
 
+bool bt_cpu_has_bf16(const bt_cpu_set *set) {
+#if defined(__x86_64__)
+    return set->matmul_bf16.run && __builtin_cpu_supports("avx512bf16");
+#else
+    (void)set;
+    return false;
+#endif
+}
+
 // The model name that Linux knows, or "CPU".
 static void read_model(char *out, size_t bytes) {
     snprintf(out, bytes, "CPU");
@@ -68,6 +77,8 @@ static bt_status cpu_open(int index, const bt_context_desc *desc, bt_error *err,
     if (!dev) return bt_fail_memory(err, "the CPU device", sizeof *dev);
     dev->set = set;
     dev->overrides = !desc || !desc->no_overrides;
+    if (desc && desc->precision == BT_PRECISION_BF16 && bt_cpu_has_bf16(set))
+        dev->precision = BT_PRECISION_BF16;
     bt_status status = bt_pool_open(desc ? desc->threads : 0, err, &dev->pool);
     if (status != BT_OK) {
         free(dev);
@@ -144,6 +155,10 @@ static const bt_device_counters *cpu_counters(const bt_device *dev) {
     return &dev->counters;
 }
 
+static bt_precision cpu_precision(const bt_device *dev) {
+    return dev->precision;
+}
+
 const bt_device_api bt_device_cpu = {
     .name = "cpu",
     .host = true,
@@ -163,4 +178,5 @@ const bt_device_api bt_device_cpu = {
     .log = bt_cpu_log,
     .merged = bt_cpu_merged,
     .counters = cpu_counters,
+    .precision = cpu_precision,
 };

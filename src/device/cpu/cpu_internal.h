@@ -8,7 +8,8 @@ struct bt_device {
     bt_pool *pool;
     const bt_cpu_set *set; // f32 kernels of the instruction set
     bool overrides; // launches are done as one, and zeros left out, where that is known to work
-    uint64_t versions;     // of buffers: each is a number of its own
+    bt_precision precision; // of f32 products
+    uint64_t versions;      // of buffers: each is a number of its own
     bt_device_counters counters;
 };
 
@@ -32,6 +33,6 @@ void bt_cpu_program_done(bt_device *dev, bt_device_program *program);
 bt_status bt_cpu_run(bt_device *dev, bt_device_program *program, uint32_t steps, bt_error *err);
 void bt_cpu_times(bt_device *dev, const bt_device_program *program, double *seconds, double *total);
 const struct bt_launch_log *bt_cpu_log(const bt_device_program *program);
-const char *bt_cpu_merged(const bt_device_program *program, int launch, int *into);
+const char *bt_cpu_merged(const bt_device_program *program, int launch, int *into, double *bytes);
 
 #endif

@@ -24,6 +24,7 @@ const bt_cpu_set VEC_NAME(bt_cpu_set) = {
     .kernels = kernels,
 #if defined(__AVX512F__)
     .half = &bt_cpu_set_avx2,
+    .matmul_bf16 = {.run = bt_cpu_matmul_bf16, .scratch = bt_cpu_matmul_bf16_scratch},
 #endif
     .lanes = LANES,
     .takes = VEC_NAME(bt_cpu_conv_pool_takes),

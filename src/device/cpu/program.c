@@ -106,6 +106,7 @@ static int gathered_by(const bt_launch *launches, int count, int i, int b) {
     for (int g = 0; g < i; g++)
         if (launches[g].kernel == BT_KERNEL_gather_batch &&
             bt_cpu_read_by(launches, count, g, 4, i) &&
+            launches[g].binding[4].buffer == launches[i].binding[b].buffer &&
             launches[g].binding[4].offset == launches[i].binding[b].offset &&
             launches[g].binding[4].bytes == launches[i].binding[b].bytes)
             return g;
@@ -146,11 +147,24 @@ static const bt_cpu_kernel *use_nonzeros(const bt_cpu_set *set, const bt_launch 
     return program->nonzeros ? kernel : NULL; // without memory: the dense product, to the same bits
 }
 
-// Do the filters of a convolution, a lane each, fill the last of their vectors to half at most?
-static bool leaves_half_empty(const bt_cpu_set *set, const bt_launch *conv) {
+// Would vectors be half empty at best? Forward a lane is a filter, backward a tap of a row and its
+// channel.
+static bool half_is_enough(const bt_cpu_set *set, const task *t) {
     bt_conv_args a;
-    memcpy(&a, conv->scalars, sizeof a);
-    return set->half && (a.o - 1) % (uint32_t)set->lanes < (uint32_t)set->half->lanes;
+    bool forward = t->group.kind == BT_CPU_CONV_POOL;
+    if (t->group.kind == BT_CPU_SINGLE || !set->half) return false;
+    memcpy(&a, t->part[forward ? 0 : 2].scalars, sizeof a);
+    uint32_t lanes = (uint32_t)set->lanes, half = (uint32_t)set->half->lanes;
+    return forward ? (a.o - 1) % lanes < half : a.c == 1 && a.kw <= half;
+}
+
+// Products of bfloat16 round their operands first, which costs a pass over them and, in small
+// products, more precision than averages out.
+static bool is_worth_rounding(const bt_launch *launch) {
+    enum { LEAST = 32 };
+    bt_matmul_args a;
+    memcpy(&a, launch->scalars, sizeof a);
+    return launch->kernel == BT_KERNEL_matmul && a.m >= LEAST && a.n >= LEAST && a.k >= LEAST;
 }
 
 static bt_cpu_kernel choose_kernel(const bt_device *dev, const bt_launch *launches, int count,
@@ -158,9 +172,8 @@ static bt_cpu_kernel choose_kernel(const bt_device *dev, const bt_launch *launch
     static const char *const names[BT_CPU_GROUP_KINDS] = {NULL, "conv_pool", "conv_pool_grad"};
     const bt_launch *launch = &t->part[0];
     t->name = names[t->group.kind];
-    if (t->group.kind == BT_CPU_CONV_POOL && leaves_half_empty(dev->set, launch))
-        return dev->set->half->grouped[t->group.kind];
-    if (t->group.kind != BT_CPU_SINGLE) return dev->set->grouped[t->group.kind];
+    if (t->group.kind != BT_CPU_SINGLE)
+        return (half_is_enough(dev->set, t) ? dev->set->half : dev->set)->grouped[t->group.kind];
     if (launch->dtype == BT_F64) return bt_cpu_reference_f64[launch->kernel];
     const bt_cpu_kernel *sparse =
         dev->overrides ? use_nonzeros(dev->set, launches, count, t->group.part[0], program) : NULL;
@@ -168,12 +181,24 @@ static bt_cpu_kernel choose_kernel(const bt_device *dev, const bt_launch *launch
         t->name = "matmul_sparse";
         return *sparse;
     }
+    if (dev->precision == BT_PRECISION_BF16 && is_worth_rounding(launch)) {
+        t->name = "matmul_bf16";
+        return dev->set->matmul_bf16;
+    }
     const bt_cpu_kernel *kernel = &dev->set->kernels[launch->kernel];
     return kernel->run ? *kernel : bt_cpu_reference_f32[launch->kernel];
 }
 
 // What leaving out zeros saves of a first layer, roughly: drawn digits have few pixels.
 enum { SPARSE_PART = 4 };
+
+// Groups are shared by samples, backward by chunks of them: one share is for one worker.
+static bool is_one_share(const task *t) {
+    bt_conv_args a;
+    if (t->group.kind == BT_CPU_SINGLE) return false;
+    memcpy(&a, t->part[t->group.kind == BT_CPU_CONV_POOL ? 0 : 2].scalars, sizeof a);
+    return a.n <= (t->group.kind == BT_CPU_CONV_POOL ? 1 : BT_CONV_CHUNK);
+}
 
 static void prepare_task(const bt_device *dev, const bt_launch *launches, int count, task *t,
                          bt_device_program *program) {
@@ -194,7 +219,7 @@ static void prepare_task(const bt_device *dev, const bt_launch *launches, int co
         t->pack = kernel.pack; // without memory it packs in each step
         t->packed = bt_cpu_aligned(kernel.packed(t->part));
     }
-    t->solo = cost < (plain ? SOLO_COST_PLAIN : SOLO_COST);
+    t->solo = cost < (plain ? SOLO_COST_PLAIN : SOLO_COST) || is_one_share(t);
 }
 
 // Worker 0 runs the solo tasks in order. Unless there is nothing else, steps are kept apart.
@@ -329,14 +354,33 @@ bt_status bt_cpu_run(bt_device *dev, bt_device_program *program, uint32_t steps,
     return BT_OK;
 }
 
-const char *bt_cpu_merged(const bt_device_program *program, int launch, int *into) {
+// What a part of a group still reads and writes: not the values between the parts.
+static double moved_bytes(const bt_launch *part) {
+    static const unsigned char left_out[BT_KERNEL_COUNT] = {
+        [BT_KERNEL_conv2d] = 1 << 3,
+        [BT_KERNEL_max_pool] = 1 << 0,
+        [BT_KERNEL_max_pool_grad] = 1 << 2,
+        [BT_KERNEL_map] = 1 << 0 | 1 << 1 | 1 << 2,
+        [BT_KERNEL_conv2d_grad_weight] = 1 << 0,
+        [BT_KERNEL_conv2d_grad_input] = 1 << 0,
+        [BT_KERNEL_reduce_sum] = 1 << 0,
+    };
+    double bytes = 0;
+    for (int i = 0; i < part->binding_count; i++)
+        if (!(left_out[part->kernel] >> i & 1) && part->binding[i].buffer)
+            bytes += (double)part->binding[i].bytes;
+    return bytes;
+}
+
+const char *bt_cpu_merged(const bt_device_program *program, int launch, int *into, double *bytes) {
     for (int t = 0; t < program->count; t++) {
         const task *at = &program->tasks[t];
-        for (int i = 0; i < BT_CPU_PARTS_MAX; i++)
-            if (at->group.part[i] == launch) {
-                *into = at->group.part[0];
-                return at->name;
-            }
+        for (int i = 0; i < BT_CPU_PARTS_MAX; i++) {
+            if (at->group.part[i] != launch) continue;
+            *into = at->group.part[0];
+            if (at->group.kind != BT_CPU_SINGLE) *bytes = moved_bytes(&at->part[i]);
+            return at->name;
+        }
     }
     return NULL;
 }
