@@ -328,6 +328,10 @@ static const bt_device_counters *check_counters(const bt_device *dev) {
     return &dev->counters;
 }
 
+static bt_precision check_precision(const bt_device *dev) {
+    return dev->under->precision ? dev->under->precision(dev->dev) : BT_PRECISION_FP32;
+}
+
 const bt_device_api bt_device_check = {
     .name = "check",
     .host = true,
@@ -345,4 +349,5 @@ const bt_device_api bt_device_check = {
     .times = check_times,
     .log = check_log,
     .counters = check_counters,
+    .precision = check_precision,
 };
