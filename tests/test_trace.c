@@ -56,8 +56,8 @@ static void check_device(const char *device, const char *spec) {
     check(bt_program_trace(net.program, spans, 256) == count, "another number of spans");
     double sum = 0, at = 0;
     for (int i = 0; i < count; i++) {
-        check(spans[i].step == 1 + (uint32_t)(i / each), "%s: span %d is of step %u",
-              device, i, spans[i].step);
+        check(spans[i].step == 1 + (uint32_t)(i / each), "%s: span %d is of step %u", device, i,
+              spans[i].step);
         check(spans[i].kernel && spans[i].name[0], "%s: span %d has no name", device, i);
         check(spans[i].seconds >= 0 && spans[i].start >= at - 1e-6,
               "%s: %s begins at %.9f, but the one before ends at %.9f", device, spans[i].name,

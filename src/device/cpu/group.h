@@ -33,7 +33,7 @@ extern const unsigned char bt_cpu_joined[BT_KERNEL_COUNT];
 int bt_cpu_group_launches(const bt_launch *launches, int count, const bt_program_use *use,
                           bt_cpu_takes takes, bt_cpu_group *groups);
 
-// Is what launch `writer` writes to its binding `b` read by `reader` alone, in a program?
+// Is what launch `writer` writes to its binding `b` read by launch `reader`?
 bool bt_cpu_read_by(const bt_launch *launches, int count, int writer, int b, int reader);
 
 #endif

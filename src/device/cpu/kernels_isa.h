@@ -41,7 +41,8 @@ static inline size_t bt_cpu_depth_cut(size_t k, size_t i) {
     return i == cuts ? k : units * i / cuts * 16;
 }
 
-// A convolution with the max pooling after it, and the gradients of both (see group.h for the parts).
+// A convolution with the max pooling after it, and the gradients of both (see group.h for the
+// parts).
 bool VEC_NAME(bt_cpu_conv_pool_takes)(const bt_conv_args *conv, const bt_pool_args *pool);
 size_t VEC_NAME(bt_cpu_conv_pool_scratch)(const bt_launch *parts);
 size_t VEC_NAME(bt_cpu_conv_pool_packed)(const bt_launch *parts);
