@@ -33,7 +33,7 @@ endif
 # Instrumented code confuses gcc's flow analysis: there a warning is no error.
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla \
             $(if $(strip $(SANITIZE)),-Wno-format-truncation -Wno-maybe-uninitialized,-Werror)
-CFLAGS   ?= $(if $(strip $(SANITIZE)),-O1 -g,-O3 -g1)
+CFLAGS   ?= $(if $(strip $(SANITIZE)),-O1 -g,-O2 -g1)
 FLAGS    := -std=c17 -D_GNU_SOURCE -Iinclude -Isrc -Icli -Itools -Ikernels -I$(GEN) $(CFLAGS) -ffp-contract=off -fPIC -fvisibility=hidden \
             $(WARNINGS) $(CPPFLAGS)
 LINK     := -pthread $(LDFLAGS)
@@ -44,8 +44,8 @@ LINK  += -fsanitize=$(strip $(SANITIZE))
 endif
 
 # Sources named *_isa.c are compiled once per instruction set; the CPU's flags choose at run time.
-ISA_FLAGS_base   :=
-ISA_FLAGS_avx2   := -mavx2 -mfma
+ISA_FLAGS_base   := $(if $(filter -O2,$(CFLAGS)),-O3)
+ISA_FLAGS_avx2   := $(ISA_FLAGS_base) -mavx2 -mfma
 ISA_FLAGS_avx512 := $(ISA_FLAGS_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
 ISAS := $(if $(filter x86_64% amd64%,$(shell $(CC) -dumpmachine)),avx512 avx2) base
 
@@ -83,7 +83,8 @@ $(BUILD)/config.mk: scripts/install-deps.sh
 	if command -v glslc >/dev/null && echo '#include <vulkan/vulkan.h>' | $(CC) -E -x c - >/dev/null 2>&1; \
 	then echo 'HAVE_VULKAN := 1'; \
 	else echo 'HAVE_VULKAN :='; echo 'Without Vulkan: it needs glslc and libvulkan-dev' >&2; fi; \
-	if command -v nvcc >/dev/null; then echo 'HAVE_CUDA := nvcc'; \
+	if command -v nvcc >/dev/null; then echo 'HAVE_CUDA := nvcc'; [ -e /dev/nvidiactl ] || \
+	     echo 'Without an NVIDIA GPU: kernels tuned for one are compiled at run time, by NVRTC; TUNED=on compiles them now' >&2; \
 	elif command -v clang++ >/dev/null; \
 	then echo 'HAVE_CUDA := clang'; echo 'CUDA by clang: kernels tuned for a GPU need nvcc' >&2; \
 	else echo 'HAVE_CUDA :='; echo 'Without CUDA: it needs nvcc or clang++' >&2; fi; \
@@ -114,17 +115,24 @@ $(BUILD)/obj/gen/%.o: $(GEN)/%.c $(BUILD)/flags
 	$(call compile)
 $(BUILD)/obj/tests/%.o: tests/%.c $(BUILD)/flags | $(BUILD)/deps-test $(GEN)/kernels_gen.h
 	$(call compile)
-$(BUILD)/obj/%.base.o: %.c $(BUILD)/flags | $(GEN)/kernels_gen.h
-	$(call compile,$(ISA_FLAGS_base) -DBT_ISA=base)
-$(BUILD)/obj/%.avx2.o: %.c $(BUILD)/flags | $(GEN)/kernels_gen.h
-	$(call compile,$(ISA_FLAGS_avx2) -DBT_ISA=avx2)
-$(BUILD)/obj/%.avx512.o: %.c $(BUILD)/flags | $(GEN)/kernels_gen.h
-	$(call compile,$(ISA_FLAGS_avx512) -DBT_ISA=avx512)
+
+# What all *_isa.c include is compiled beforehand, once for each instruction set: reading the
+# compiler's immintrin.h takes longer than many of them.
+define for_isa
+$(BUILD)/isa/$1/vec.h: $(BUILD)/flags
+	@mkdir -p $$(@D)
+	@echo '#include "device/cpu/vec_map.h"' > $$@
+$(BUILD)/isa/$1/vec.h.gch: $(BUILD)/isa/$1/vec.h | $(GEN)/kernels_gen.h
+	@$(CC) $(FLAGS) $(ISA_FLAGS_$1) -DBT_ISA=$1 -MMD -MP -x c-header -o $$@ $$<
+$(BUILD)/obj/%.$1.o: %.c $(BUILD)/isa/$1/vec.h.gch
+	$$(call compile,$(ISA_FLAGS_$1) -DBT_ISA=$1 -include $(BUILD)/isa/$1/vec.h)
+endef
+$(foreach isa,$(ISAS),$(eval $(call for_isa,$(isa))))
 # (Products of bfloat16 are for processors that have still more; elsewhere the file is empty.)
 $(BUILD)/obj/src/device/cpu/matmul_bf16.o: private FLAGS += \
     $(if $(filter avx512,$(ISAS)),$(ISA_FLAGS_avx512) -mavx512bf16 -DBT_ISA=avx512)
 
--include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/obj $(BUILD)/isa -name '*.d' 2>/dev/null)
 
 # ---- Kernels --------------------------------------------------------------------------------
 
@@ -148,15 +156,17 @@ $(GEN)/spirv.c: $(BUILD)/kc $(KERNELS)
 	    glslc -O --target-env=vulkan1.2 -o $(@D)/spirv/{}.spv $(@D)/spirv/{}.comp'
 	@$< spirv $(@D)/spirv $(KERNELS) > $@
 
-# CUDA: the portable kernels for any GPU (PTX, which the driver compiles) and, where there is nvcc,
-# for Hopper (machine code); so are the kernels written by hand, and the whole-program kernels of the
-# networks that kernels/cuda/ahead.txt names. Their sources go along, for NVRTC.
+# CUDA: the portable kernels for any GPU (PTX, which the driver compiles) and, tuned, for Hopper
+# (machine code): those, the kernels written by hand, and the whole-program kernels of the networks
+# that kernels/cuda/ahead.txt names. Their sources go along: what is not compiled here, NVRTC compiles
+# at run time. So is all that is tuned where no GPU is seen, as it takes as long as all else together.
+TUNED      ?= $(if $(wildcard /dev/nvidiactl),on)
 CUDA_TEXTS := $(sort $(wildcard kernels/cuda/*.cu kernels/cuda/*.cuh kernels/cuda/*.h kernels/cuda/*.txt))
 CUDA_LARGE := $(basename $(notdir $(filter kernels/cuda/gemm%.cu kernels/cuda/conv%.cu,$(CUDA_TEXTS))))
-# (Under a sanitizer nobody trains on a GPU: PTX will do.)
-CUDA_AHEAD := $(if $(strip $(SANITIZE)),,$(shell awk '!/^\#/ && NF == 2 { print $$1 }' kernels/cuda/ahead.txt 2>/dev/null))
-CUDA_CODE  := portable.ptx $(if $(filter nvcc,$(HAVE_CUDA)$(if $(strip $(SANITIZE)),-)),portable.cubin $(CUDA_LARGE:%=%.cubin) \
-              $(CUDA_AHEAD:%=ahead_%.cubin))
+CUDA_AHEAD := $(shell awk '!/^\#/ && NF == 2 { print $$1 }' kernels/cuda/ahead.txt 2>/dev/null)
+# (Under a sanitizer nobody trains on a GPU.)
+CUDA_CODE  := portable.ptx $(if $(filter nvcc/on/,$(HAVE_CUDA)/$(strip $(TUNED))/$(strip $(SANITIZE))), \
+              $(patsubst %,%.cubin,portable $(CUDA_LARGE) $(CUDA_AHEAD:%=ahead_%)))
 CUDA_CODE  := $(addprefix $(GEN)/cuda/,$(CUDA_CODE))
 NVCC_FLAGS := -std=c++17 -O3 -Ikernels/cuda -I$(GEN)/cuda -diag-suppress 177
 
@@ -169,11 +179,12 @@ endef
 $(GEN)/cuda/portable.cu: $(BUILD)/kc $(KERNELS)
 	@mkdir -p $(@D)
 	@$< portable $(KERNELS) > $@
-$(GEN)/cuda/portable.cubin: $(GEN)/cuda/portable.cu
-	$(call nvcc,-cubin,sm_90)
 ifeq ($(HAVE_CUDA),nvcc)
 $(GEN)/cuda/portable.ptx: $(GEN)/cuda/portable.cu
 	$(call nvcc,-ptx,compute_75)
+$(GEN)/cuda/portable.cubin: $(GEN)/cuda/portable.ptx
+	@echo "  CUDA  $(@F)"
+	@nvcc -cubin -arch=sm_90 -o $@ $<
 else
 $(GEN)/cuda/portable.ptx: $(GEN)/cuda/portable.cu tools/kc/ptx.h
 	@echo "  CUDA  $(@F)"
@@ -195,7 +206,7 @@ $(GEN)/cuda/math.cuh: $(BUILD)/kc $(KERNELS)
 $(CUDA_LARGE:%=$(GEN)/cuda/%.cubin): $(GEN)/cuda/math.cuh
 $(GEN)/cuda/%.cubin: kernels/cuda/%.cu
 	$(call nvcc,-cubin,sm_90a)
-CUDA_IMAGES := $(CUDA_CODE) $(GEN)/cuda/portable.cu $(CUDA_TEXTS)
+CUDA_IMAGES := $(CUDA_CODE) $(GEN)/cuda/portable.cu $(GEN)/cuda/math.cuh $(CUDA_TEXTS)
 $(GEN)/cuda_images.c: $(CUDA_IMAGES) scripts/embed.sh $(BUILD)/sources
 	@sh scripts/embed.sh device/cuda/cuda_internal.h bt_cuda_image $(CUDA_IMAGES) > $@
 $(BUILD)/obj/gen/cuda_images.o: $(CUDA_IMAGES)
@@ -272,7 +283,7 @@ tsan:
 
 # The plans of the presets, as test_cuda finds them (it needs NVRTC), for the next build.
 ahead:
-	@$(MAKE) --no-print-directory CUDA_AHEAD= $(BUILD)/bantam $(BUILD)/tests/test_cuda $(BUILD)/tests/fake_cuda.so
+	@$(MAKE) --no-print-directory TUNED= $(BUILD)/bantam $(BUILD)/tests/test_cuda $(BUILD)/tests/fake_cuda.so
 	@BUILD='$(BUILD)' $(BUILD)/tests/test_cuda
 	@cp $(BUILD)/tests/fake_cuda.so.txt kernels/cuda/ahead.txt
 

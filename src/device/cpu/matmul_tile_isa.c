@@ -8,7 +8,6 @@
 typedef struct form {
     int rows, vectors;
     bool ragged; // the last vector of each row has fewer than LANES columns
-    bool close;  // rows of a are next to each other; else its columns are
 } form;
 
 enum { SUMS = 28 };
@@ -65,9 +64,9 @@ VEC_INLINE void step_wide(const form f, const rows *a, const float *b, size_t b_
 }
 
 VEC_INLINE void multiply(const form f, const bt_tile *t, size_t left, vf sum[SUMS]) {
-    const size_t down = f.close ? t->a.down : 1, b_down = t->b_down, b_strip = t->b_strip;
+    const size_t down = t->a.down, b_down = t->b_down, b_strip = t->b_strip;
     const float *b = t->b;
-    rows a = {.across = f.close ? 1 : t->a.across};
+    rows a = {.across = t->a.across};
     VEC_UNROLL
     for (int r = 0; r < f.rows; r += 3) a.third[r / 3] = t->a.data + (size_t)r * a.across;
     VEC_UNROLL
@@ -150,22 +149,21 @@ VEC_INLINE void compute(const form f, const bt_tile *t) {
 #define ROWS_TO_4(X)  X(1) X(2) X(3) X(4)
 #define ROWS_TO_6(X)  ROWS_TO_4(X) X(5) X(6)
 #define ROWS_TO_14(X) ROWS_TO_6(X) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
-#define TILE(name, r, v, ragged, close)          \
-    static void name##_##r(const bt_tile *t) {   \
-        compute((form){r, v, ragged, close}, t); \
+#define TILE(name, r, v, ragged)               \
+    static void name##_##r(const bt_tile *t) { \
+        compute((form){r, v, ragged}, t);      \
     }
-#define TILES(r)                             \
-    TILE(one, r, 1, false, false)            \
-    TILE(one_close, r, 1, false, true)       \
-    TILE(one_ragged, r, 1, true, false)      \
-    TILE(one_ragged_close, r, 1, true, true) \
-    TILE(two, r, 2, false, false)            \
-    TILE(two_close, r, 2, false, true)       \
-    TILE(two_ragged, r, 2, true, false)      \
-    TILE(two_ragged_close, r, 2, true, true)
-#define LINE(r)                                                                \
-    [r] = {{{one_##r, one_close_##r}, {one_ragged_##r, one_ragged_close_##r}}, \
-           {{two_##r, two_close_##r}, {two_ragged_##r, two_ragged_close_##r}}},
+#if defined(__AVX512F__) // where a mask costs nothing, and half of so many functions is enough
+#define TILES(r) TILE(one_ragged, r, 1, true) TILE(two_ragged, r, 2, true)
+#define LINE(r)  [r] = {{one_ragged_##r, one_ragged_##r}, {two_ragged_##r, two_ragged_##r}},
+#else
+#define TILES(r)                 \
+    TILE(one, r, 1, false)       \
+    TILE(one_ragged, r, 1, true) \
+    TILE(two, r, 2, false)       \
+    TILE(two_ragged, r, 2, true)
+#define LINE(r) [r] = {{one_##r, one_ragged_##r}, {two_##r, two_ragged_##r}},
+#endif
 
 #if defined(__AVX512F__)
 #define ALL_ROWS ROWS_TO_14
@@ -176,21 +174,16 @@ VEC_INLINE void compute(const form f, const bt_tile *t) {
 #endif
 
 ALL_ROWS(TILES)
-TILE(wide, 1, 8, false, false)
-TILE(wide, 2, 4, false, false)
-TILE(wide, 3, 4, false, false)
-TILE(wide_close, 1, 8, false, true)
-TILE(wide_close, 2, 4, false, true)
-TILE(wide_close, 3, 4, false, true)
+TILE(wide, 1, 8, false)
+TILE(wide, 2, 4, false)
+TILE(wide, 3, 4, false)
 
 void VEC_NAME(bt_cpu_tile)(const bt_tile *tile) {
     typedef void (*tile_fn)(const bt_tile *t);
-    static const tile_fn narrow[ROWS + 1][2][2][2] = {ALL_ROWS(LINE)};
-    static const tile_fn wide[WIDE_ROWS + 1][2] = {
-        [1] = {wide_1, wide_close_1}, [2] = {wide_2, wide_close_2}, [3] = {wide_3, wide_close_3}};
-    bool close = tile->a.across == 1, two = tile->columns > LANES;
+    static const tile_fn narrow[ROWS + 1][2][2] = {ALL_ROWS(LINE)};
+    static const tile_fn wide[WIDE_ROWS + 1] = {NULL, wide_1, wide_2, wide_3};
     if (tile->columns > STRIP)
-        wide[tile->rows][close](tile);
+        wide[tile->rows](tile);
     else
-        narrow[tile->rows][two][tile->columns % LANES != 0][close](tile);
+        narrow[tile->rows][tile->columns > LANES][tile->columns % LANES != 0](tile);
 }

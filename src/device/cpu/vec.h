@@ -79,7 +79,7 @@ VEC_INLINE vf v_bytes(const uint8_t *p) {
     return (vf)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p)));
 }
 
-// The first n < LANES elements; zeros (load) or nothing (store) beyond.
+// The first n <= LANES elements (below: n < LANES); zeros (load) or nothing (store) beyond.
 VEC_INLINE vf v_load_part(const float *p, size_t n) {
     return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
 }

@@ -43,7 +43,7 @@ const bt_cuda_image *bt_cuda_image_named(const char *name); // NULL: the build h
 
 typedef struct bt_cuda_module {
     struct bt_cuda_module *next;
-    const char *name; // of its image
+    char name[64]; // of its image
     CUmodule handle;
 } bt_cuda_module;
 
@@ -138,8 +138,8 @@ void bt_cuda_modules_close(bt_device *dev);
 bt_status bt_cuda_portable_node(bt_device *dev, const bt_launch *launch, CUfunction special,
                                 bt_cuda_node *node, bt_error *err);
 
-// Has the build the images of gemm.c? Without nvcc it has not.
-bool bt_cuda_has_gemm(void);
+// Are there kernels of gemm.c for the chip, from the build or by NVRTC?
+bool bt_cuda_has_gemm(const bt_device *dev);
 
 // gemm.c: does the launch by `count` kernels (at most BT_CUDA_NODES_MAX), each of which needs the
 // one before it. false: the portable kernel is to do it; or err->status says what went wrong.

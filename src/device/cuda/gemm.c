@@ -77,9 +77,9 @@ typedef struct product {
     CUdeviceptr a, b, bias, y_forward, y;
 } product;
 
-// BT_GEMM_NONE: the chip is not a Hopper, or the build had no nvcc.
+// BT_GEMM_NONE: the chip is not a Hopper, or nothing compiles for it.
 static bt_gemm_kind kind_of(const bt_device *dev) {
-    if (dev->chip.capability != 90 || !bt_cuda_image_named("gemm_f32.cubin")) return BT_GEMM_NONE;
+    if (!bt_cuda_has_gemm(dev)) return BT_GEMM_NONE;
     switch (dev->precision) {
     case BT_PRECISION_TF32: return BT_GEMM_TF32;
     case BT_PRECISION_BF16: return BT_GEMM_BF16;

@@ -14,8 +14,10 @@ const bt_cuda_image *bt_cuda_image_named(const char *name) {
     return NULL;
 }
 
-bool bt_cuda_has_gemm(void) {
-    return bt_cuda_image_named("gemm_wgmma.cubin") && bt_cuda_image_named("gemm_f32.cubin");
+bool bt_cuda_has_gemm(const bt_device *dev) {
+    char why[BT_WHY_BYTES];
+    return dev->chip.capability == 90 &&
+           (bt_cuda_image_named("gemm_f32.cubin") || bt_cuda_compiler(why, sizeof why));
 }
 
 // ---- Loading ----------------------------------------------------------------------------------
@@ -40,6 +42,21 @@ bt_status bt_cuda_load(bt_device *dev, const void *image, const char *name, CUmo
     return bt_cuda_check(dev, result, doing, err);
 }
 
+// What the build left to NVRTC: `name` is gemm_f32.cubin, the text gemm_f32.cu is in the library.
+static bt_status load_now(bt_device *dev, const char *name, CUmodule *out, bt_error *err) {
+    char text[96], why[BT_WHY_BYTES];
+    size_t bytes = 0;
+    snprintf(text, sizeof text, "#include \"%.*s.cu\"\n", (int)strcspn(name, "."), name);
+    unsigned char *code = bt_cuda_cached(dev, text, name, &bytes, why, sizeof why);
+    if (!code)
+        return bt_fail(err, BT_ERROR_DEVICE, "cuda:%d: this build has no %.60s: %s", dev->index,
+                       name, why);
+    bt_status status = bt_cuda_load(dev, code, name, out, err);
+    if (status != BT_OK) bt_cuda_cache_forget(dev, text);
+    free(code);
+    return status;
+}
+
 static bt_status module_named(bt_device *dev, const char *name, CUmodule *out, bt_error *err) {
     for (bt_cuda_module *at = dev->modules; at; at = at->next)
         if (!strcmp(at->name, name)) {
@@ -47,13 +64,11 @@ static bt_status module_named(bt_device *dev, const char *name, CUmodule *out, b
             return BT_OK;
         }
     const bt_cuda_image *image = bt_cuda_image_named(name);
-    if (!image)
-        return bt_fail(err, BT_ERROR_DEVICE, "cuda:%d: this build has no %.60s; build with nvcc",
-                       dev->index, name);
     bt_cuda_module *module = calloc(1, sizeof *module);
     if (!module) return bt_fail_memory(err, "a module", sizeof *module);
-    module->name = image->name;
-    bt_status status = bt_cuda_load(dev, image->begin, name, &module->handle, err);
+    snprintf(module->name, sizeof module->name, "%s", name);
+    bt_status status = image ? bt_cuda_load(dev, image->begin, name, &module->handle, err)
+                             : load_now(dev, name, &module->handle, err);
     if (status != BT_OK) {
         free(module);
         return status;
