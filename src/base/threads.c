@@ -3,15 +3,12 @@
 #include "base/threads.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-#ifdef __linux__
-#include <sched.h>
-#endif
 
 enum { SPINS = 4000, WORKERS_MAX = 256 };
 
@@ -21,6 +18,7 @@ struct bt_pool {
     pthread_t threads[WORKERS_MAX];
     pthread_mutex_t mutex;
     pthread_cond_t changed;
+    atomic_int core[WORKERS_MAX]; // where each worker was last seen
     bt_pool_fn fn;
     void *user;
     bool closing;
@@ -62,6 +60,7 @@ void bt_pool_barrier(bt_pool *pool) {
             pthread_mutex_lock(&pool->mutex);
             pthread_cond_broadcast(&pool->changed);
             pthread_mutex_unlock(&pool->mutex);
+            sched_yield(); // to those that wait for this very core (see move_apart)
         }
         return;
     }
@@ -72,12 +71,55 @@ void bt_pool_barrier(bt_pool *pool) {
     sleep_until_changed(pool, generation);
 }
 
+// ---- Cores ------------------------------------------------------------------------------------
+
+#ifdef __linux__
+static bool is_taken(const bt_pool *pool, int worker, int core) {
+    for (int i = 0; i < pool->workers; i++)
+        if (i != worker && atomic_load_explicit(&pool->core[i], memory_order_relaxed) == core)
+            return true;
+    return false;
+}
+
+// A thread that is woken may find itself behind the one that woke it, although a core is idle: in
+// a virtual machine, idle ones can look busy to the scheduler, which notices some milliseconds
+// later. Whoever shares a core with another worker moves to one that has none, and may go anywhere
+// again from there.
+static void move_apart(bt_pool *pool, int worker) {
+    cpu_set_t allowed, one;
+    int to = -1;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+    pthread_mutex_lock(&pool->mutex);
+    for (int core = 0; core < CPU_SETSIZE && to < 0; core++)
+        if (CPU_ISSET(core, &allowed) && !is_taken(pool, worker, core)) to = core;
+    if (to >= 0) atomic_store_explicit(&pool->core[worker], to, memory_order_relaxed);
+    pthread_mutex_unlock(&pool->mutex);
+    if (to < 0) return;
+    CPU_ZERO(&one);
+    CPU_SET(to, &one);
+    if (sched_setaffinity(0, sizeof one, &one) == 0) sched_setaffinity(0, sizeof allowed, &allowed);
+}
+
+static void take_core(bt_pool *pool, int worker) {
+    if (pool->spins == 0) return; // there are more workers than cores
+    int core = sched_getcpu();
+    atomic_store_explicit(&pool->core[worker], core, memory_order_relaxed);
+    if (worker > 0 && is_taken(pool, worker, core)) move_apart(pool, worker);
+}
+#else
+static void take_core(bt_pool *pool, int worker) {
+    (void)pool;
+    (void)worker;
+}
+#endif
+
 static void *thread_main(void *user) {
     thread_arg arg = *(thread_arg *)user;
     free(user);
     for (;;) {
         bt_pool_barrier(arg.pool); // work is there
         if (arg.pool->closing) return NULL;
+        take_core(arg.pool, arg.worker);
         arg.pool->fn(arg.pool->user, arg.worker, arg.pool->workers);
         bt_pool_barrier(arg.pool); // work is done
     }
@@ -105,6 +147,7 @@ bt_status bt_pool_open(int workers, bt_error *err, bt_pool **out) {
     if (!pool) return bt_fail_memory(err, "the thread pool", sizeof *pool);
     memset(pool, 0, sizeof *pool);
     atomic_init(&pool->workers, workers);
+    for (int i = 0; i < workers; i++) atomic_init(&pool->core[i], -1);
     // Spinning helps only while every worker has a core of its own.
     pool->spins = workers <= bt_core_count() ? SPINS : 0;
     pthread_mutex_init(&pool->mutex, NULL);
@@ -139,6 +182,7 @@ int bt_pool_workers(const bt_pool *pool) {
 void bt_pool_run(bt_pool *pool, bt_pool_fn fn, void *user) {
     pool->fn = fn;
     pool->user = user;
+    take_core(pool, 0);
     bt_pool_barrier(pool);
     fn(user, 0, pool->workers);
     bt_pool_barrier(pool);

@@ -10,7 +10,10 @@ typedef struct form {
     bool ragged; // the last vector of each row has fewer than LANES columns
 } form;
 
-enum { SUMS = 28 };
+enum {
+    SUMS = 28,
+    TOGETHER = 2, // steps of k, as many as have addresses that fit in a byte
+};
 
 VEC_INLINE vf load(const float *p, bool part, size_t left) {
     return part ? v_load_part(p, left) : v_load(p);
@@ -48,6 +51,18 @@ VEC_INLINE void step(const form f, const rows *a, const float *b, size_t left, v
     }
 }
 
+// The same where both operands are packed, which leaves no addresses to compute. (What b has beyond
+// a ragged width is finite, and not stored.)
+VEC_INLINE void step_packed(const form f, const float *a, const float *b, vf sum[SUMS]) {
+    vf first = v_load(b), second = v_load(b + LANES);
+    VEC_UNROLL
+    for (int r = 0; r < f.rows; r++) {
+        vf row = v_set(a[r]);
+        sum[2 * r] = v_fma(row, first, sum[2 * r]);
+        sum[2 * r + 1] = v_fma(row, second, sum[2 * r + 1]);
+    }
+}
+
 // The same where few rows stay in registers and not the many vectors of b.
 VEC_INLINE void step_wide(const form f, const rows *a, const float *b, size_t b_strip,
                           vf sum[SUMS]) {
@@ -66,12 +81,25 @@ VEC_INLINE void step_wide(const form f, const rows *a, const float *b, size_t b_
 VEC_INLINE void multiply(const form f, const bt_tile *t, size_t left, vf sum[SUMS]) {
     const size_t down = t->a.down, b_down = t->b_down, b_strip = t->b_strip;
     const float *b = t->b;
+    size_t p = t->depth;
     rows a = {.across = t->a.across};
     VEC_UNROLL
     for (int r = 0; r < f.rows; r += 3) a.third[r / 3] = t->a.data + (size_t)r * a.across;
     VEC_UNROLL
     for (int i = 0; i < f.rows * f.vectors; i++) sum[i] = (vf){0};
-    for (size_t p = t->depth; p > 0; p--) {
+    if (f.rows >= ROWS - 1 && f.vectors == 2 && down == (size_t)f.rows && b_down == STRIP) {
+        const float *panel = t->a.data;
+        for (; p >= TOGETHER; p -= TOGETHER) {
+            VEC_UNROLL
+            for (size_t q = 0; q < TOGETHER; q++)
+                step_packed(f, panel + q * (size_t)f.rows, b + q * STRIP, sum);
+            panel += TOGETHER * f.rows;
+            b += TOGETHER * STRIP;
+        }
+        VEC_UNROLL
+        for (int r = 0; r < f.rows; r += 3) a.third[r / 3] = panel + r;
+    }
+    for (; p > 0; p--) {
         if (f.vectors > 2)
             step_wide(f, &a, b, b_strip, sum);
         else
