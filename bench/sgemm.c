@@ -167,7 +167,7 @@ static void round_of(const bench *b, const product *p, bt_program *const *progra
         for (int t = 0; t < THREADS; t++) {
             set_threads((side)who, t + 1);
             int count = steps[who][t] ? steps[who][t] : 1;
-            run((side)who, p, b->ctx[t], programs[t], 1); // wakes threads, fills caches
+            run((side)who, p, b->ctx[t], programs[t], count); // wakes threads, fills caches
             double spent = run((side)who, p, b->ctx[t], programs[t], count);
             for (; !steps[who][t] && spent < ROUND_SECONDS; count *= 2)
                 spent = run((side)who, p, b->ctx[t], programs[t], 2 * count);

@@ -136,11 +136,11 @@ static void work(void *user, int worker, int workers) {
     atomic_fetch_add(&r->entered, 1);
     for (int i = 0; i < 50; i++) {
         r->slot[worker]++;
-        bt_pool_barrier(r->pool);
+        bt_pool_barrier(r->pool, worker);
         for (int w = 0; w < workers; w++) {
             if (r->slot[w] != r->slot[worker]) r->wrong = true;
         }
-        bt_pool_barrier(r->pool);
+        bt_pool_barrier(r->pool, worker);
     }
 }
 

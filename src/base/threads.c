@@ -18,7 +18,7 @@ struct bt_pool {
     pthread_t threads[WORKERS_MAX];
     pthread_mutex_t mutex;
     pthread_cond_t changed;
-    atomic_int core[WORKERS_MAX]; // where each worker was last seen
+    atomic_int core[WORKERS_MAX]; // where each worker was last seen; -1: it sleeps
     bt_pool_fn fn;
     void *user;
     bool closing;
@@ -40,37 +40,6 @@ static inline void cpu_relax(void) {
 #endif
 }
 
-static void sleep_until_changed(bt_pool *pool, unsigned generation) {
-    pthread_mutex_lock(&pool->mutex);
-    atomic_fetch_add(&pool->sleepers, 1);
-    while (atomic_load(&pool->generation) == generation)
-        pthread_cond_wait(&pool->changed, &pool->mutex);
-    atomic_fetch_sub(&pool->sleepers, 1);
-    pthread_mutex_unlock(&pool->mutex);
-}
-
-void bt_pool_barrier(bt_pool *pool) {
-    if (pool->workers == 1) return;
-    unsigned generation = atomic_load(&pool->generation);
-    int before = atomic_fetch_add(&pool->arrived, 1);
-    if (before == pool->workers - 1) { // read after arriving: bt_pool_open may shrink the pool
-        atomic_store(&pool->arrived, 0);
-        atomic_fetch_add(&pool->generation, 1);
-        if (atomic_load(&pool->sleepers) > 0) {
-            pthread_mutex_lock(&pool->mutex);
-            pthread_cond_broadcast(&pool->changed);
-            pthread_mutex_unlock(&pool->mutex);
-            sched_yield(); // to those that wait for this very core (see move_apart)
-        }
-        return;
-    }
-    for (int i = 0; i < pool->spins; i++) {
-        if (atomic_load_explicit(&pool->generation, memory_order_acquire) != generation) return;
-        cpu_relax();
-    }
-    sleep_until_changed(pool, generation);
-}
-
 // ---- Cores ------------------------------------------------------------------------------------
 
 #ifdef __linux__
@@ -81,30 +50,35 @@ static bool is_taken(const bt_pool *pool, int worker, int core) {
     return false;
 }
 
+// A core of the allowed ones where no other worker was seen, and which is now this worker's; -1:
+// it may stay where it is.
+static int other_core(bt_pool *pool, int worker, const cpu_set_t *allowed) {
+    int to = -1;
+    pthread_mutex_lock(&pool->mutex);
+    bool moves = is_taken(pool, worker, atomic_load(&pool->core[worker]));
+    for (int core = 0; moves && core < CPU_SETSIZE && to < 0; core++)
+        if (CPU_ISSET(core, allowed) && !is_taken(pool, worker, core)) to = core;
+    if (to >= 0) atomic_store(&pool->core[worker], to);
+    pthread_mutex_unlock(&pool->mutex);
+    return to;
+}
+
 // A thread that is woken may find itself behind the one that woke it, although a core is idle: in
 // a virtual machine, idle ones can look busy to the scheduler, which notices some milliseconds
 // later. Whoever shares a core with another worker moves to one that has none, and may go anywhere
 // again from there.
-static void move_apart(bt_pool *pool, int worker) {
-    cpu_set_t allowed, one;
-    int to = -1;
-    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
-    pthread_mutex_lock(&pool->mutex);
-    for (int core = 0; core < CPU_SETSIZE && to < 0; core++)
-        if (CPU_ISSET(core, &allowed) && !is_taken(pool, worker, core)) to = core;
-    if (to >= 0) atomic_store_explicit(&pool->core[worker], to, memory_order_relaxed);
-    pthread_mutex_unlock(&pool->mutex);
-    if (to < 0) return;
-    CPU_ZERO(&one);
-    CPU_SET(to, &one);
-    if (sched_setaffinity(0, sizeof one, &one) == 0) sched_setaffinity(0, sizeof allowed, &allowed);
-}
-
 static void take_core(bt_pool *pool, int worker) {
-    if (pool->spins == 0) return; // there are more workers than cores
+    cpu_set_t allowed, one;
     int core = sched_getcpu();
+    if (pool->spins == 0) return; // there are more workers than cores
     atomic_store_explicit(&pool->core[worker], core, memory_order_relaxed);
-    if (worker > 0 && is_taken(pool, worker, core)) move_apart(pool, worker);
+    if (!is_taken(pool, worker, core)) return;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+    core = other_core(pool, worker, &allowed);
+    if (core < 0) return;
+    CPU_ZERO(&one);
+    CPU_SET(core, &one);
+    if (sched_setaffinity(0, sizeof one, &one) == 0) sched_setaffinity(0, sizeof allowed, &allowed);
 }
 #else
 static void take_core(bt_pool *pool, int worker) {
@@ -113,15 +87,50 @@ static void take_core(bt_pool *pool, int worker) {
 }
 #endif
 
+// ---- Waiting ----------------------------------------------------------------------------------
+
+static void sleep_until_changed(bt_pool *pool, unsigned generation) {
+    pthread_mutex_lock(&pool->mutex);
+    atomic_fetch_add(&pool->sleepers, 1);
+    while (atomic_load(&pool->generation) == generation)
+        pthread_cond_wait(&pool->changed, &pool->mutex);
+    atomic_fetch_sub(&pool->sleepers, 1);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+void bt_pool_barrier(bt_pool *pool, int worker) {
+    if (pool->workers == 1) return;
+    unsigned generation = atomic_load(&pool->generation);
+    int before = atomic_fetch_add(&pool->arrived, 1);
+    if (before == pool->workers - 1) { // read after arriving: bt_pool_open may shrink the pool
+        atomic_store(&pool->arrived, 0);
+        atomic_fetch_add(&pool->generation, 1);
+        if (atomic_load(&pool->sleepers) > 0) {
+            pthread_mutex_lock(&pool->mutex);
+            pthread_cond_broadcast(&pool->changed);
+            pthread_mutex_unlock(&pool->mutex);
+            sched_yield(); // to those that wait for this very core (see take_core)
+        }
+        return;
+    }
+    for (int i = 0; i < pool->spins; i++) {
+        if (atomic_load_explicit(&pool->generation, memory_order_acquire) != generation) return;
+        cpu_relax();
+    }
+    atomic_store(&pool->core[worker], -1); // that it leaves to others
+    sleep_until_changed(pool, generation);
+    take_core(pool, worker);
+}
+
 static void *thread_main(void *user) {
     thread_arg arg = *(thread_arg *)user;
     free(user);
     for (;;) {
-        bt_pool_barrier(arg.pool); // work is there
+        bt_pool_barrier(arg.pool, arg.worker); // work is there
         if (arg.pool->closing) return NULL;
         take_core(arg.pool, arg.worker);
         arg.pool->fn(arg.pool->user, arg.worker, arg.pool->workers);
-        bt_pool_barrier(arg.pool); // work is done
+        bt_pool_barrier(arg.pool, arg.worker); // work is done
     }
 }
 
@@ -168,7 +177,7 @@ bt_status bt_pool_open(int workers, bt_error *err, bt_pool **out) {
 void bt_pool_close(bt_pool *pool) {
     if (!pool) return;
     pool->closing = true;
-    bt_pool_barrier(pool);
+    bt_pool_barrier(pool, 0);
     for (int i = 1; i < pool->workers; i++) pthread_join(pool->threads[i], NULL);
     pthread_cond_destroy(&pool->changed);
     pthread_mutex_destroy(&pool->mutex);
@@ -183,9 +192,9 @@ void bt_pool_run(bt_pool *pool, bt_pool_fn fn, void *user) {
     pool->fn = fn;
     pool->user = user;
     take_core(pool, 0);
-    bt_pool_barrier(pool);
+    bt_pool_barrier(pool, 0);
     fn(user, 0, pool->workers);
-    bt_pool_barrier(pool);
+    bt_pool_barrier(pool, 0);
 }
 
 int bt_core_count(void) {

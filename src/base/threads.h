@@ -17,8 +17,8 @@ int bt_pool_workers(const bt_pool *pool);
 // Calls fn(user, worker, workers) on every worker and returns when all have returned.
 void bt_pool_run(bt_pool *pool, bt_pool_fn fn, void *user);
 
-// Inside fn: waits until every worker of the pool has come here.
-void bt_pool_barrier(bt_pool *pool);
+// Inside fn, of this worker: waits until every worker of the pool has come here.
+void bt_pool_barrier(bt_pool *pool, int worker);
 
 // Cores that this process may use (its affinity mask), >= 1.
 int bt_core_count(void);

@@ -315,7 +315,7 @@ static void walk(void *user, int worker, int workers) {
     for (uint32_t step = 0; step < program->steps; step++)
         for (int i = 0; i < program->count; i++) {
             const task *at = &program->tasks[i];
-            if (at->barrier && step + (uint32_t)i > 0) bt_pool_barrier(program->pool);
+            if (at->barrier && step + (uint32_t)i > 0) bt_pool_barrier(program->pool, worker);
             if (at->solo && worker > 0) continue;
             double start = log ? bt_seconds() : 0;
             me.index = worker;
