@@ -6,61 +6,12 @@
 
 #include <math.h>
 
-#include "device/cpu/worker.h"
+#include "device/cpu/set.h"
 
-typedef struct variant {
-    const char *name;
-    bool (*takes)(const bt_conv_args *conv, const bt_pool_args *pool);
-    size_t (*scratch)(const bt_launch *parts);
-    void (*run)(const bt_launch *parts, const bt_cpu_worker *me);
-    size_t (*grad_scratch)(const bt_launch *parts);
-    void (*run_grad)(const bt_launch *parts, const bt_cpu_worker *me);
-    size_t (*packed)(const bt_launch *parts);
-    void (*pack)(const bt_launch *parts, void *packed);
-    bt_cpu_fn conv; // of the same instruction set
-} variant;
-
-#define DECLARE(isa)                                                                       \
-    bool bt_cpu_conv_pool_takes_##isa(const bt_conv_args *conv, const bt_pool_args *pool); \
-    size_t bt_cpu_conv_pool_scratch_##isa(const bt_launch *parts);                         \
-    void bt_cpu_conv_pool_##isa(const bt_launch *parts, const bt_cpu_worker *me);          \
-    size_t bt_cpu_conv_pool_grad_scratch_##isa(const bt_launch *parts);                    \
-    size_t bt_cpu_conv_pool_packed_##isa(const bt_launch *parts);                          \
-    void bt_cpu_conv_pool_pack_##isa(const bt_launch *parts, void *packed);                \
-    void bt_cpu_conv_pool_grad_##isa(const bt_launch *parts, const bt_cpu_worker *me);     \
-    size_t bt_cpu_conv_scratch_##isa(const bt_launch *launch);                             \
-    void bt_cpu_conv2d_##isa(const bt_launch *launch, const bt_cpu_worker *me)
-#define VARIANT(isa)                                                        \
-    {                                                                       \
-#isa, bt_cpu_conv_pool_takes_##isa, bt_cpu_conv_pool_scratch_##isa, \
-            bt_cpu_conv_pool_##isa, bt_cpu_conv_pool_grad_scratch_##isa,    \
-            bt_cpu_conv_pool_grad_##isa, bt_cpu_conv_pool_packed_##isa,     \
-            bt_cpu_conv_pool_pack_##isa, bt_cpu_conv2d_##isa                \
-    }
-
-DECLARE(base);
-#if defined(__x86_64__)
-DECLARE(avx2);
-DECLARE(avx512);
-#endif
-
-static const variant *variant_at(int index) {
-    static const variant all[] = {
-        VARIANT(base),
-#if defined(__x86_64__)
-        VARIANT(avx2),
-        VARIANT(avx512),
-#endif
-    };
-    int count = 1;
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) count = 2;
-    if (count == 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        count = 3;
-#endif
-    return index < count ? &all[index] : NULL;
+// Those of this machine, without the plain loops, which come last.
+static const bt_cpu_set *vectors_at(int index) {
+    const bt_cpu_set *set = bt_cpu_set_at(index);
+    return set && set->lanes ? set : NULL;
 }
 
 // ---- A case and its memory ---------------------------------------------------------------------
@@ -250,7 +201,7 @@ static void check_array(const char *name, const shape *s, const memory *got, con
 
 // ---- Tests -------------------------------------------------------------------------------------
 
-static void run_shape(const variant *v, const shape *s, int workers) {
+static void run_shape(const bt_cpu_set *v, const shape *s, int workers) {
     uint64_t state = s->n * 1000 + s->o;
     memory f = make_memory(s, sizeof(float)), d = make_memory(s, sizeof(double));
     bt_launch parts[5], plain[5];
@@ -264,13 +215,15 @@ static void run_shape(const variant *v, const shape *s, int workers) {
     check(v->takes(&conv, &pool), "%s does not take %u x [%u,%u,%u]", v->name, s->n, s->c, s->h,
           s->w);
     run_plain(plain, 2);
-    run_fused(v->run, v->scratch(parts), parts, NULL, workers);
+    run_fused(v->grouped[BT_CPU_CONV_POOL].run, v->grouped[BT_CPU_CONV_POOL].scratch(parts), parts,
+              NULL, workers);
     check_array(v->name, s, &f, &d, Y, "y");
     for (int dx = 0; dx < 2; dx++) {
         grad_parts(s, BT_F32, &f, dx, parts);
         grad_parts(s, BT_F64, &d, dx, plain);
         run_plain(plain, 5);
-        run_fused(v->run_grad, v->grad_scratch(parts), parts, NULL, workers);
+        run_fused(v->grouped[BT_CPU_CONV_POOL_GRAD].run,
+                  v->grouped[BT_CPU_CONV_POOL_GRAD].scratch(parts), parts, NULL, workers);
         check_array(v->name, s, &f, &d, PARTIAL, "dweight");
         check_array(v->name, s, &f, &d, DBIAS, "dbias");
         check_array(v->name, s, &f, &d, DX, "dx");
@@ -282,8 +235,8 @@ static void run_shape(const variant *v, const shape *s, int workers) {
 
 static void same_as_plain_loops(void **state) {
     (void)state;
-    const variant *v;
-    for (int i = 0; (v = variant_at(i)); i++)
+    const bt_cpu_set *v;
+    for (int i = 0; (v = vectors_at(i)); i++)
         for (int j = 0; j < SHAPES; j++)
             for (int workers = 1; workers <= 4; workers++) run_shape(v, &shapes[j], workers);
 }
@@ -292,8 +245,8 @@ static void same_as_plain_loops(void **state) {
 // the same bits whatever the number of workers.
 static void same_bits(void **state) {
     (void)state;
-    const variant *v;
-    for (int i = 0; (v = variant_at(i)); i++)
+    const bt_cpu_set *v;
+    for (int i = 0; (v = vectors_at(i)); i++)
         for (int j = 0; j < SHAPES; j++) {
             const shape *s = &shapes[j];
             uint64_t random = 77;
@@ -307,9 +260,11 @@ static void same_bits(void **state) {
             for (int k = 0; k < 2; k++) {
                 bt_launch parts[5];
                 forward_parts(s, BT_F32, both[k], parts);
-                run_fused(v->run, v->scratch(parts), parts, NULL, k ? 3 : 1);
+                run_fused(v->grouped[BT_CPU_CONV_POOL].run,
+                          v->grouped[BT_CPU_CONV_POOL].scratch(parts), parts, NULL, k ? 3 : 1);
                 grad_parts(s, BT_F32, both[k], true, parts);
-                run_fused(v->run_grad, v->grad_scratch(parts), parts, NULL, k ? 3 : 1);
+                run_fused(v->grouped[BT_CPU_CONV_POOL_GRAD].run,
+                          v->grouped[BT_CPU_CONV_POOL_GRAD].scratch(parts), parts, NULL, k ? 3 : 1);
             }
             for (int k = 0; k < 4; k++)
                 assert_memory_equal(one.buffer[outputs[k]].handle, many.buffer[outputs[k]].handle,
@@ -317,7 +272,7 @@ static void same_bits(void **state) {
             bt_launch parts[2];
             const bt_cpu_worker alone = {.count = 1, .scratch = allocate(16 << 20)};
             forward_parts(s, BT_F32, &one, parts);
-            v->conv(&parts[0], &alone);
+            v->kernels[BT_KERNEL_conv2d].run(&parts[0], &alone);
             bt_cpu_reference_f32[BT_KERNEL_max_pool].run(&parts[1], &alone);
             assert_memory_equal(one.buffer[Y].handle, many.buffer[Y].handle, one.bytes[Y]);
             free(alone.scratch);
@@ -329,8 +284,8 @@ static void same_bits(void **state) {
 // NaN is the largest number. Inference: nobody wants positions, and weights have been packed.
 static void not_a_number(void **state) {
     (void)state;
-    const variant *v;
-    for (int i = 0; (v = variant_at(i)); i++)
+    const bt_cpu_set *v;
+    for (int i = 0; (v = vectors_at(i)); i++)
         for (int j = 0; j < SHAPES; j++) {
             const shape *s = &shapes[j];
             uint64_t random = 5;
@@ -345,11 +300,13 @@ static void not_a_number(void **state) {
             forward_parts(s, BT_F64, &d, plain);
             parts[1].binding[2] = (bt_binding){0};
             run_plain(plain, 2);
-            char *packed = allocate(v->packed(parts) + GUARD);
-            memset(packed, 0xff, v->packed(parts) + GUARD);
-            v->pack(parts, packed);
-            run_fused(v->run, v->scratch(parts), parts, packed, 2);
-            check((packed[v->packed(parts)] & 0xff) == 0xff, "packing goes too far");
+            char *packed = allocate(v->grouped[BT_CPU_CONV_POOL].packed(parts) + GUARD);
+            memset(packed, 0xff, v->grouped[BT_CPU_CONV_POOL].packed(parts) + GUARD);
+            v->grouped[BT_CPU_CONV_POOL].pack(parts, packed);
+            run_fused(v->grouped[BT_CPU_CONV_POOL].run, v->grouped[BT_CPU_CONV_POOL].scratch(parts),
+                      parts, packed, 2);
+            check((packed[v->grouped[BT_CPU_CONV_POOL].packed(parts)] & 0xff) == 0xff,
+                  "packing goes too far");
             free(packed);
             check_array(v->name, s, &f, &d, Y, "y");
             free_memory(&f);
@@ -359,8 +316,8 @@ static void not_a_number(void **state) {
 
 static void not_for_all(void **state) {
     (void)state;
-    const variant *v;
-    for (int i = 0; (v = variant_at(i)); i++) {
+    const bt_cpu_set *v;
+    for (int i = 0; (v = vectors_at(i)); i++) {
         const bt_conv_args conv = conv_of(&shapes[0]);
         const bt_pool_args pool = pool_of(&shapes[0]);
         bt_conv_args c = conv;

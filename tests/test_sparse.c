@@ -2,54 +2,12 @@
 // instruction set of this machine, any number of workers and any shape.
 #include "support.h"
 
-#include "device/cpu/worker.h"
+#include "device/cpu/set.h"
 
-typedef struct variant {
-    const char *name;
-    bt_cpu_fn gather, dense, forward, grad;
-    size_t (*scratch)(const bt_launch *launch);
-    size_t (*packed)(const bt_launch *launch);
-    void (*pack)(const bt_launch *launch, void *packed);
-} variant;
-
-#define DECLARE(isa)                                                                    \
-    void bt_cpu_gather_batch_##isa(const bt_launch *launch, const bt_cpu_worker *me);   \
-    void bt_cpu_matmul_##isa(const bt_launch *launch, const bt_cpu_worker *me);         \
-    void bt_cpu_sparse_forward_##isa(const bt_launch *launch, const bt_cpu_worker *me); \
-    void bt_cpu_sparse_grad_##isa(const bt_launch *launch, const bt_cpu_worker *me);    \
-    size_t bt_cpu_sparse_scratch_##isa(const bt_launch *launch);                        \
-    size_t bt_cpu_sparse_packed_##isa(const bt_launch *launch);                         \
-    void bt_cpu_sparse_pack_##isa(const bt_launch *launch, void *packed)
-#define VARIANT(isa)                                                                           \
-    {                                                                                          \
-#isa, bt_cpu_gather_batch_##isa, bt_cpu_matmul_##isa, bt_cpu_sparse_forward_##isa,     \
-            bt_cpu_sparse_grad_##isa, bt_cpu_sparse_scratch_##isa, bt_cpu_sparse_packed_##isa, \
-            bt_cpu_sparse_pack_##isa                                                           \
-    }
-
-DECLARE(base);
-#if defined(__x86_64__)
-DECLARE(avx2);
-DECLARE(avx512);
-#endif
-
-static const variant *variant_at(int index) {
-    static const variant all[] = {
-        VARIANT(base),
-#if defined(__x86_64__)
-        VARIANT(avx2),
-        VARIANT(avx512),
-#endif
-    };
-    int count = 1;
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) count = 2;
-    if (count == 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        count = 3;
-#endif
-    return index < count ? &all[index] : NULL;
+// Those of this machine, without the plain loops, which come last.
+static const bt_cpu_set *vectors_at(int index) {
+    const bt_cpu_set *set = bt_cpu_set_at(index);
+    return set && set->lanes ? set : NULL;
 }
 
 // ---- A case and its memory ------------------------------------------------------------------
@@ -134,7 +92,11 @@ static void make_launches(memory *m, const shape *s, uint32_t count) {
                 &m->dz, &m->x, NULL, &m->dw);
 }
 
-static memory *make(const variant *v, const shape *s) {
+static size_t larger(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
+static memory *make(const bt_cpu_set *v, const shape *s) {
     uint64_t random = 5 + s->pixels;
     uint32_t count = s->rows - s->short_by;
     memory *m = allocate(sizeof *m);
@@ -151,9 +113,11 @@ static memory *make(const variant *v, const shape *s) {
     make_launches(m, s, count);
     m->nonzeros = bt_cpu_nonzeros_make(s->rows, s->pixels);
     check(m->nonzeros, "no memory for the nonzeros");
-    size_t forward = v->scratch(&m->forward), grad = v->scratch(&m->grad);
+    size_t forward = v->sparse_forward.scratch(&m->forward),
+           dense = v->kernels[BT_KERNEL_matmul].scratch(&m->forward);
+    size_t grad = v->kernels[BT_KERNEL_matmul].scratch(&m->grad);
+    size_t bytes = (larger(larger(forward, dense), grad) + 255) / 256 * 256;
     for (int i = 0; i < WORKERS_MAX; i++) {
-        size_t bytes = ((forward > grad ? forward : grad) + 255) / 256 * 256;
         m->scratch[i] = (bt_buffer){aligned_alloc(256, bytes), bytes};
         check(m->scratch[i].handle, "no memory");
     }
@@ -185,7 +149,7 @@ static void run(memory *m, bt_cpu_fn fn, const bt_launch *launch, int workers) {
 
 // ---- Tests ----------------------------------------------------------------------------------
 
-static void bits_are_those_of_the_batch(const variant *v, const shape *s, memory *m) {
+static void bits_are_those_of_the_batch(const bt_cpu_set *v, const shape *s, memory *m) {
     const float *x = m->x.handle;
     const bt_cpu_nonzeros *z = m->nonzeros;
     for (size_t r = 0; r < s->rows; r++) {
@@ -202,12 +166,12 @@ static void bits_are_those_of_the_batch(const variant *v, const shape *s, memory
 }
 
 // `fn` gives the same bits as the dense kernel.
-static void same_as_dense(const variant *v, const shape *s, memory *m, const bt_launch *launch,
+static void same_as_dense(const bt_cpu_set *v, const shape *s, memory *m, const bt_launch *launch,
                           bt_cpu_fn fn, const char *what) {
     bt_buffer *y = launch->binding[4].buffer;
     void *packed = m->packed, *want = allocate(y->bytes);
     m->packed = NULL;
-    run(m, v->dense, launch, 1);
+    run(m, v->kernels[BT_KERNEL_matmul].run, launch, 1);
     m->packed = packed;
     memcpy(want, y->handle, y->bytes);
     for (int workers = 1; workers <= WORKERS_MAX; workers++) {
@@ -220,27 +184,27 @@ static void same_as_dense(const variant *v, const shape *s, memory *m, const bt_
     free(want);
 }
 
-static void test_shape(const variant *v, const shape *s) {
+static void test_shape(const bt_cpu_set *v, const shape *s) {
     memory *m = make(v, s);
     for (int workers = 3; workers > 0; workers -= 2) {
         memset(m->nonzeros->bits, 0x55,
                (s->pixels + 63) / 64 * sizeof(uint64_t)); // of an older one
         ((bt_step_state *)m->state.handle)->step++;
-        run(m, v->gather, &m->gather, workers);
+        run(m, v->kernels[BT_KERNEL_gather_batch].run, &m->gather, workers);
         bits_are_those_of_the_batch(v, s, m);
     }
-    same_as_dense(v, s, m, &m->forward, v->forward, "the product");
-    same_as_dense(v, s, m, &m->grad, v->grad, "the gradient");
-    m->packed = allocate(v->packed(&m->forward));
-    v->pack(&m->forward, m->packed);
-    same_as_dense(v, s, m, &m->forward, v->forward, "the product with packed weights");
+    same_as_dense(v, s, m, &m->forward, v->sparse_forward.run, "the product");
+    same_as_dense(v, s, m, &m->grad, v->sparse_grad.run, "the gradient");
+    m->packed = allocate(v->sparse_forward.packed(&m->forward));
+    v->sparse_forward.pack(&m->forward, m->packed);
+    same_as_dense(v, s, m, &m->forward, v->sparse_forward.run, "the product with packed weights");
     forget(m);
 }
 
 static void zeros_are_left_out(void **state) {
     (void)state;
-    for (int i = 0; variant_at(i); i++)
-        for (int j = 0; j < SHAPES; j++) test_shape(variant_at(i), &shapes[j]);
+    for (int i = 0; vectors_at(i); i++)
+        for (int j = 0; j < SHAPES; j++) test_shape(vectors_at(i), &shapes[j]);
 }
 
 // Where the other operand of a zero is infinite, so that the dense product is NaN, the zero is seen
@@ -248,15 +212,15 @@ static void zeros_are_left_out(void **state) {
 static void zeros_are_not_multiplied(void **state) {
     const shape s = {64, 784, 128, 19, 0};
     (void)state;
-    for (int i = 0; variant_at(i); i++) {
-        const variant *v = variant_at(i);
+    for (int i = 0; vectors_at(i); i++) {
+        const bt_cpu_set *v = vectors_at(i);
         memory *m = make(v, &s);
-        run(m, v->gather, &m->gather, 1);
+        run(m, v->kernels[BT_KERNEL_gather_batch].run, &m->gather, 1);
         uint32_t column = 0;
         for (const float *x = m->x.handle; x[column] != 0;) column++;
         float *w = m->w.handle, *y = m->y.handle;
         for (uint32_t u = 0; u < s.units; u++) w[u * s.pixels + column] = INFINITY;
-        run(m, v->forward, &m->forward, 2);
+        run(m, v->sparse_forward.run, &m->forward, 2);
         for (uint32_t u = 0; u < s.units; u++) check(y[u] == y[u], "%s: unit %u", v->name, u);
         forget(m);
     }
