@@ -11,11 +11,11 @@
 
 #include "device/cpu/set.h"
 #include "tensor/graph.h"
+#include "training.h"
 
 enum {
     LAUNCHES_MAX = 128,
     SETS_MAX = 4,
-    PARAMETERS_MAX = 64,
     ROUNDS = 15,
 };
 static const double ROUND_SECONDS = 40e-6; // of calls of one kernel, at least
@@ -63,31 +63,12 @@ static bt_status make_images(bt_context *ctx, int count, bt_dataset **out) {
     return status;
 }
 
+// (Updates that are repeated must not lead the weights away.)
 static bt_status make_program(bt_context *ctx, const char *net, int batch) {
     bt_dataset *images;
-    bt_model *model;
     bt_program *program;
-    bt_tensor parameters[PARAMETERS_MAX];
-    bt_model_desc desc = {.spec = net, .channels = 1, .height = 28, .width = 28, .classes = 10};
     bt_status status = make_images(ctx, 10 * batch, &images);
-    if (status == BT_OK) status = bt_model_make(ctx, &desc, &model);
-    if (status != BT_OK) return status;
-    int count = bt_model_parameter_count(model);
-    if (count > PARAMETERS_MAX) return BT_ERROR_USAGE;
-    for (int i = 0; i < count; i++) parameters[i] = bt_model_parameter(model, i);
-    bt_batch in =
-        bt_dataset_batch(ctx, &(bt_batch_desc){.set = images, .batch = batch, .shuffle = true});
-    bt_tensor logits = bt_model_forward(ctx, model, in.images);
-    // (Updates that are repeated must not lead the weights away.)
-    bt_program_desc training = {.loss = bt_cross_entropy(ctx, logits, in.labels),
-                                .parameters = parameters,
-                                .parameter_count = count,
-                                .hyper = &(bt_hyper){.lr = 1e-12, .momentum = 0.9},
-                                .hyper_count = 1,
-                                .logits = logits,
-                                .labels = in.labels,
-                                .log_steps = 1};
-    return bt_program_make(ctx, &training, &program);
+    return status == BT_OK ? training_make(ctx, net, images, batch, 1e-12, &program) : status;
 }
 
 // ---- Instruction sets -------------------------------------------------------------------------

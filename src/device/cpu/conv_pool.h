@@ -51,7 +51,6 @@ static inline void *take(arena *a, size_t n) { // n 4-byte elements
 
 // ---- Between planes and pixels -----------------------------------------------------------------
 
-enum { QUARTERS = LANES / 4 };
 #if defined(__AVX512F__)
 #define EACH_QUARTER(at) at(0), at(1), at(2), at(3)
 #elif defined(__AVX2__)
@@ -74,22 +73,6 @@ VEC_INLINE void turn(vf r[4]) {
     r[1] = __builtin_shufflevector(low, low2, EACH_QUARTER(RIGHT_OF));
     r[2] = __builtin_shufflevector(high, high2, EACH_QUARTER(LEFT_OF));
     r[3] = __builtin_shufflevector(high, high2, EACH_QUARTER(RIGHT_OF));
-}
-
-// The quarters of a vector, `apart` numbers from one to the next.
-VEC_INLINE vf v_load_quarters(const float *p, size_t apart) {
-    v4 part[QUARTERS];
-    VEC_UNROLL
-    for (size_t q = 0; q < QUARTERS; q++) memcpy(&part[q], p + q * apart, 16);
-#if defined(__AVX512F__)
-    v8 low = __builtin_shufflevector(part[0], part[1], 0, 1, 2, 3, 4, 5, 6, 7);
-    v8 high = __builtin_shufflevector(part[2], part[3], 0, 1, 2, 3, 4, 5, 6, 7);
-    return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-#elif defined(__AVX2__)
-    return __builtin_shufflevector(part[0], part[1], 0, 1, 2, 3, 4, 5, 6, 7);
-#else
-    return part[0];
-#endif
 }
 
 VEC_INLINE void v_store_quarter(float *p, v4 part) {

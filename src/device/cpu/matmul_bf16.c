@@ -188,7 +188,7 @@ typedef struct product {
     bt_operand a, b;
     bt_tile_end end; // of the whole's first element
     float *y;
-    size_t row, row_end, column, column_end;
+    bt_product_share part;
     int32_t *packed_a, *packed_b;
 } product;
 
@@ -227,19 +227,19 @@ static void multiply_rows(const product *p, const block *at, size_t row, size_t 
 }
 
 static void multiply_block(const product *p, const block *at) {
-    size_t rows = p->row_end - p->row, panels = (rows + ROWS - 1) / ROWS;
+    size_t rows = p->part.row_end - p->part.row, panels = (rows + ROWS - 1) / ROWS;
     pack(p->packed_b, p->b, at->column, at->columns, at->k, at->depth);
     for (size_t i = 0; i < panels; i++) {
         size_t from = cut(rows, panels, i);
-        multiply_rows(p, at, p->row + from, cut(rows, panels, i + 1) - from);
+        multiply_rows(p, at, p->part.row + from, cut(rows, panels, i + 1) - from);
     }
 }
 
 static void multiply(const product *p) {
     size_t cuts = bt_cpu_depth_cuts(p->k);
     block at;
-    for (at.column = p->column; at.column < p->column_end; at.column += at.columns) {
-        at.columns = smaller(p->column_end - at.column, BLOCK_COLUMNS);
+    for (at.column = p->part.column; at.column < p->part.column_end; at.column += at.columns) {
+        at.columns = smaller(p->part.column_end - at.column, BLOCK_COLUMNS);
         for (size_t part = 0; part < cuts; part++) {
             at.k = bt_cpu_depth_cut(p->k, part);
             at.depth = bt_cpu_depth_cut(p->k, part + 1) - at.k;
@@ -276,22 +276,6 @@ size_t bt_cpu_matmul_bf16_scratch(const bt_launch *launch) {
     return (1 + (columns + LANES - 1) / LANES) * strip_bytes(args.k);
 }
 
-// The cheapest way to cut the result into down x right rectangles, one a worker: arithmetic of the
-// largest, and packing of its operands at four elements a cycle.
-static void choose_grid(size_t m, size_t n, size_t workers, size_t *down, size_t *right) {
-    double best = 0;
-    size_t strips = (n + STRIP - 1) / STRIP;
-    for (size_t d = 1; d <= workers; d++) {
-        size_t r = workers / d;
-        double rows = (double)((m + d - 1) / d), columns = (double)((strips + r - 1) / r) * STRIP;
-        double cycles = rows * columns / (2 * LANES) + (rows + columns) / 4;
-        if (d > 1 && cycles >= best) continue;
-        best = cycles;
-        *down = d;
-        *right = r;
-    }
-}
-
 // The product as the launch has it, or, of a single column, with the operands swapped: the same
 // numbers as a single row, which fills the vectors.
 static product product_of(const bt_launch *launch, const bt_matmul_args *args, bool swapped) {
@@ -311,26 +295,14 @@ static product product_of(const bt_launch *launch, const bt_matmul_args *args, b
 
 void bt_cpu_matmul_bf16(const bt_launch *launch, const bt_cpu_worker *me) {
     BT_CPU_ARGS(bt_matmul_args);
-    size_t batches = (size_t)args.batch1 * args.batch2, workers = (size_t)me->count;
-    size_t down = 1, right = 1, first = 0, last = batches, cell = 0;
+    size_t batches = (size_t)args.batch1 * args.batch2;
     bool swapped = args.n == 1;
     product p = product_of(launch, &args, swapped);
-    if (p.m == 0 || p.n == 0) return;
-    if (batches >= workers)
-        bt_cpu_share(me, batches, 1, &first, &last);
-    else {
-        choose_grid(p.m, p.n, workers, &down, &right);
-        cell = (size_t)me->index;
-        if (cell >= down * right) return;
-    }
-    size_t strips = (p.n + STRIP - 1) / STRIP, i = cell / right, j = cell % right;
-    p.row = cut(p.m, down, i);
-    p.row_end = cut(p.m, down, i + 1);
-    p.column = cut(strips, right, j) * STRIP;
-    p.column_end = smaller(cut(strips, right, j + 1) * STRIP, p.n);
+    if (!VEC_NAME(bt_cpu_product_share)(me, batches, p.m, p.n, 0.25, &p.part)) return;
     p.packed_a = (int32_t *)me->scratch;
     p.packed_b = (int32_t *)(me->scratch + strip_bytes(args.k));
-    for (size_t batch = first; batch < last; batch++) multiply_batch(p, &args, batch, swapped);
+    for (size_t batch = p.part.first; batch < p.part.last; batch++)
+        multiply_batch(p, &args, batch, swapped);
 }
 
 #endif

@@ -23,7 +23,7 @@ typedef struct product {
     bt_operand a, b;
     bt_tile_end end; // of the whole's first element
     float *y;
-    size_t row, row_end, column, column_end;
+    bt_product_share part;
     float *packed_a, *packed_b;
 } product;
 
@@ -53,7 +53,7 @@ static bool pack_a_pays(const product *p, size_t columns) {
     return columns > 32 * STRIP || (columns > 8 * STRIP && p->a.across % 256 == 0);
 }
 static bool pack_b_pays(const product *p, size_t width, size_t depth) {
-    size_t rows = p->row_end - p->row;
+    size_t rows = p->part.row_end - p->part.row;
     bool far = p->b.down % 256 == 0 || p->b.down > 1024;
     bool ragged = width % LANES != 0 && !BT_TILE_MASKS;
     return p->b.across != 1 || ragged || rows > 16 * ROWS ||
@@ -122,7 +122,7 @@ static void multiply_panels(const product *p, const block *at, size_t column, si
         tile.rows = all.height + (i < all.higher);
         tile.a = part_of(p->a, at->row + from, at->k);
         if (at->packs_a) tile.a = (bt_operand){p->packed_a + from * at->depth, 1, tile.rows};
-        if (tile.b_down == STRIP && at->row > p->row)
+        if (tile.b_down == STRIP && at->row > p->part.row)
             fetch_ahead(tile.b, width * at->depth, i, all.count);
         multiply_panel(p, at->row + from, column, width, tile);
         from += tile.rows;
@@ -132,13 +132,14 @@ static void multiply_panels(const product *p, const block *at, size_t column, si
 // The same for columns of b that are packed together, if that pays: by the first block of rows, to
 // be kept for the others where there are any.
 static void multiply_columns(const product *p, const block *at, size_t column, size_t width) {
-    bool keeps = p->row_end - p->row > BLOCK_ROWS, packs = pack_b_pays(p, width, at->depth);
+    bool keeps = p->part.row_end - p->part.row > BLOCK_ROWS,
+         packs = pack_b_pays(p, width, at->depth);
     float *packed = p->packed_b + (keeps ? (column - at->column) * at->depth : 0);
     bt_tile tile = {.depth = at->depth, .c_down = p->n, .add = at->k > 0};
     tile.last = at->k + at->depth == p->k;
     tile.b_down = packs ? STRIP : p->b.down;
     tile.b_strip = packs ? STRIP * at->depth : STRIP;
-    if (packs && at->row == p->row)
+    if (packs && at->row == p->part.row)
         VEC_NAME(bt_cpu_pack)(packed, STRIP, part_of(p->b, column, at->k), width, at->depth);
     for (size_t j = 0; j < width; j += at->group) {
         tile.b = packs ? packed + j * at->depth : part_of(p->b, column + j, at->k).data;
@@ -149,16 +150,16 @@ static void multiply_columns(const product *p, const block *at, size_t column, s
 static void multiply(const product *p) {
     size_t cuts = bt_cpu_depth_cuts(p->k);
     block at;
-    for (at.column = p->column; at.column < p->column_end; at.column += at.columns) {
-        at.columns = smaller(p->column_end - at.column, BLOCK_COLUMNS);
+    for (at.column = p->part.column; at.column < p->part.column_end; at.column += at.columns) {
+        at.columns = smaller(p->part.column_end - at.column, BLOCK_COLUMNS);
         at.packs_a = pack_a_pays(p, at.columns);
         for (size_t part = 0; part < cuts; part++) {
             at.k = bt_cpu_depth_cut(p->k, part);
             at.depth = bt_cpu_depth_cut(p->k, part + 1) - at.k;
-            at.group = group_columns(p->row_end - p->row, at.depth);
+            at.group = group_columns(p->part.row_end - p->part.row, at.depth);
             size_t together = at.group > PACKED_COLUMNS ? at.group : PACKED_COLUMNS;
-            for (at.row = p->row; at.row < p->row_end; at.row += at.rows) {
-                at.rows = smaller(p->row_end - at.row, BLOCK_ROWS);
+            for (at.row = p->part.row; at.row < p->part.row_end; at.row += at.rows) {
+                at.rows = smaller(p->part.row_end - at.row, BLOCK_ROWS);
                 if (at.packs_a) pack_panels(p, &at);
                 for (size_t j = 0; j < at.columns; j += together)
                     multiply_columns(p, &at, at.column + j, smaller(at.columns - j, together));
@@ -169,23 +170,23 @@ static void multiply(const product *p) {
 
 // One row by columns that lie along k.
 static void multiply_row(product p) {
-    size_t cuts = bt_cpu_depth_cuts(p.k), width = p.column_end - p.column;
+    size_t cuts = bt_cpu_depth_cuts(p.k), width = p.part.column_end - p.part.column;
     size_t whole = width - width % BT_ROW_COLUMNS;
-    float *y = p.y + p.column;
+    float *y = p.y + p.part.column;
     for (size_t part = 0; part < cuts; part++) {
         size_t k = bt_cpu_depth_cut(p.k, part), end = bt_cpu_depth_cut(p.k, part + 1);
         VEC_NAME(bt_cpu_row_product)
-        (y, p.a.data + k, part_of(p.b, p.column, k), whole, end - k, part > 0);
+        (y, p.a.data + k, part_of(p.b, p.part.column, k), whole, end - k, part > 0);
     }
     if (p.end.bias) {
-        const float *bias = p.end.bias + (p.end.bias_of_rows ? 0 : p.column);
+        const float *bias = p.end.bias + (p.end.bias_of_rows ? 0 : p.part.column);
         v_map_row(BT_MAP_ADD, (bt_cpu_row){y, bias, 1, !p.end.bias_of_rows, y}, whole);
     }
     if (p.end.forward)
-        v_map_row(p.end.epilogue, (bt_cpu_row){p.end.forward + p.column, y, 1, 1, y}, whole);
+        v_map_row(p.end.epilogue, (bt_cpu_row){p.end.forward + p.part.column, y, 1, 1, y}, whole);
     else if (p.end.epilogue != BT_MAP_COPY)
         v_map_row(p.end.epilogue, (bt_cpu_row){y, NULL, 1, 0, y}, whole);
-    p.column += whole;
+    p.part.column += whole;
     multiply(&p);
 }
 
@@ -227,19 +228,40 @@ size_t VEC_NAME(bt_cpu_matmul_scratch)(const bt_launch *launch) {
 }
 
 // The cheapest way to cut the result into down x right rectangles, one a worker: arithmetic of
-// the largest, and packing of its operands at two elements a cycle.
-static void choose_grid(size_t m, size_t n, size_t workers, size_t *down, size_t *right) {
+// the largest, and packing of its operands.
+static void choose_grid(size_t m, size_t n, size_t workers, double packing, size_t *down,
+                        size_t *right) {
     double best = 0;
     size_t strips = (n + STRIP - 1) / STRIP;
     for (size_t d = 1; d <= workers; d++) {
         size_t r = workers / d;
         double rows = (double)((m + d - 1) / d), columns = (double)((strips + r - 1) / r) * STRIP;
-        double cycles = rows * columns / (2 * LANES) + (rows + columns) / 2;
+        double cycles = rows * columns / (2 * LANES) + (rows + columns) * packing;
         if (d > 1 && cycles >= best) continue;
         best = cycles;
         *down = d;
         *right = r;
     }
+}
+
+bool VEC_NAME(bt_cpu_product_share)(const bt_cpu_worker *me, size_t batches, size_t m, size_t n,
+                                    double packing, bt_product_share *out) {
+    size_t workers = (size_t)me->count, down = 1, right = 1, cell = 0;
+    *out = (bt_product_share){.last = batches};
+    if (m == 0 || n == 0) return false;
+    if (batches >= workers)
+        bt_cpu_share(me, batches, 1, &out->first, &out->last);
+    else {
+        choose_grid(m, n, workers, packing, &down, &right);
+        cell = (size_t)me->index;
+        if (cell >= down * right) return false;
+    }
+    size_t strips = (n + STRIP - 1) / STRIP, i = cell / right, j = cell % right;
+    out->row = cut(m, down, i);
+    out->row_end = cut(m, down, i + 1);
+    out->column = cut(strips, right, j) * STRIP;
+    out->column_end = smaller(cut(strips, right, j + 1) * STRIP, n);
+    return true;
 }
 
 // Columns times one row: the same numbers as the row times the columns, which fills the vectors.
@@ -255,7 +277,6 @@ static void swap_operands(product *p) {
 void VEC_NAME(bt_cpu_matmul)(const bt_launch *launch, const bt_cpu_worker *me) {
     BT_CPU_ARGS(bt_matmul_args);
     size_t m = args.m, n = args.n, k = args.k, batches = (size_t)args.batch1 * args.batch2;
-    size_t workers = (size_t)me->count, down = 1, right = 1, first = 0, last = batches, cell = 0;
     float *packed_a = (float *)me->scratch;
     product p = {
         .m = m,
@@ -268,19 +289,7 @@ void VEC_NAME(bt_cpu_matmul)(const bt_launch *launch, const bt_cpu_worker *me) {
         .packed_a = packed_a,
         .packed_b = packed_a + packed_a_floats(&args),
     };
-    if (m == 0 || n == 0) return;
     if (n == 1) swap_operands(&p);
-    if (batches >= workers)
-        bt_cpu_share(me, batches, 1, &first, &last);
-    else {
-        choose_grid(p.m, p.n, workers, &down, &right);
-        cell = (size_t)me->index;
-        if (cell >= down * right) return;
-    }
-    size_t strips = (p.n + STRIP - 1) / STRIP, i = cell / right, j = cell % right;
-    p.row = cut(p.m, down, i);
-    p.row_end = cut(p.m, down, i + 1);
-    p.column = cut(strips, right, j) * STRIP;
-    p.column_end = smaller(cut(strips, right, j + 1) * STRIP, p.n);
-    for (size_t batch = first; batch < last; batch++) multiply_batch(p, &args, batch);
+    if (!VEC_NAME(bt_cpu_product_share)(me, batches, p.m, p.n, 0.5, &p.part)) return;
+    for (size_t batch = p.part.first; batch < p.part.last; batch++) multiply_batch(p, &args, batch);
 }

@@ -48,6 +48,16 @@ static inline size_t bt_tile_strips(size_t rows) {
     return rows == 1 ? WIDEST : rows <= WIDE_ROWS ? WIDEST / 2 : 1;
 }
 
+// A worker's share of some products: which of them, and of each the rectangle of the result.
+typedef struct bt_product_share {
+    size_t first, last;
+    size_t row, row_end, column, column_end; // columns by whole strips
+} bt_product_share;
+
+// packing: cycles that an element of an operand takes to be packed. false: it has none.
+bool VEC_NAME(bt_cpu_product_share)(const bt_cpu_worker *me, size_t batches, size_t m, size_t n,
+                                    double packing, bt_product_share *out);
+
 // Columns are at most a strip, or exactly bt_tile_strips. Where the width is no multiple of LANES
 // b is packed, or BT_TILE_MASKS.
 enum { BT_TILE_MASKS = LANES > 4 }; // loads of part of a vector are cheap

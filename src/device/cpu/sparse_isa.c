@@ -33,26 +33,11 @@ static size_t smaller(size_t a, size_t b) {
 #define QUADS(a, b, i, j, k, l) __builtin_shufflevector(a, b, QUAD(i, j, k, l, 0))
 #endif
 
-// Elements 0 to 3 of rows i, i + 4, ... side by side.
-VEC_INLINE vf load_quads(const float *src, size_t down) {
-    v4 part[LANES / 4];
-    VEC_UNROLL
-    for (size_t q = 0; q < LANES / 4; q++) memcpy(&part[q], src + 4 * q * down, sizeof part[q]);
-#if defined(__AVX512F__)
-    v8 low = __builtin_shufflevector(part[0], part[1], 0, 1, 2, 3, 4, 5, 6, 7);
-    v8 high = __builtin_shufflevector(part[2], part[3], 0, 1, 2, 3, 4, 5, 6, 7);
-    return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-#elif defined(__AVX2__)
-    return __builtin_shufflevector(part[0], part[1], 0, 1, 2, 3, 4, 5, 6, 7);
-#else
-    return part[0];
-#endif
-}
-
 // Four columns of LANES rows as four vectors.
 VEC_INLINE void load_columns(const float *src, size_t down, vf out[4]) {
-    vf a = load_quads(src, down), b = load_quads(src + down, down);
-    vf c = load_quads(src + 2 * down, down), d = load_quads(src + 3 * down, down);
+    // Elements 0 to 3 of rows i, i + 4, ... side by side.
+    vf a = v_load_quarters(src, 4 * down), b = v_load_quarters(src + down, 4 * down);
+    vf c = v_load_quarters(src + 2 * down, 4 * down), d = v_load_quarters(src + 3 * down, 4 * down);
     vf ab_low = QUADS(a, b, 0, 4, 1, 5), ab_high = QUADS(a, b, 2, 6, 3, 7);
     vf cd_low = QUADS(c, d, 0, 4, 1, 5), cd_high = QUADS(c, d, 2, 6, 3, 7);
     out[0] = QUADS(ab_low, cd_low, 0, 1, 4, 5);

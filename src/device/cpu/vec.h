@@ -252,6 +252,23 @@ VEC_INLINE void v_add_segment(float *p, vf v, int segment) {
 }
 #endif
 
+// Quarters of a vector, 4 lanes each, `apart` numbers from one to the next.
+enum { QUARTERS = LANES / 4 };
+VEC_INLINE vf v_load_quarters(const float *p, size_t apart) {
+    v4 part[QUARTERS];
+    VEC_UNROLL
+    for (size_t q = 0; q < QUARTERS; q++) memcpy(&part[q], p + q * apart, sizeof part[q]);
+#if defined(__AVX512F__)
+    v8 low = __builtin_shufflevector(part[0], part[1], 0, 1, 2, 3, 4, 5, 6, 7);
+    v8 high = __builtin_shufflevector(part[2], part[3], 0, 1, 2, 3, 4, 5, 6, 7);
+    return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#elif defined(__AVX2__)
+    return __builtin_shufflevector(part[0], part[1], 0, 1, 2, 3, 4, 5, 6, 7);
+#else
+    return part[0];
+#endif
+}
+
 // The sum of the lanes, by halves.
 VEC_INLINE float v_sum(vf v) {
     v4 q = v_quarter(v);
