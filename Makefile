@@ -117,17 +117,20 @@ $(BUILD)/obj/tests/%.o: tests/%.c $(BUILD)/flags | $(BUILD)/deps-test $(GEN)/ker
 	$(call compile)
 
 # What all *_isa.c include is compiled beforehand, once for each instruction set: reading the
-# compiler's immintrin.h takes longer than many of them.
+# compiler's immintrin.h takes longer than many of them. (Not with clang, which refuses such a file
+# as soon as a header has another date.)
+BEFOREHAND := $(if $(shell $(CC) --version 2>/dev/null | grep -i clang),,on)
 define for_isa
 $(BUILD)/isa/$1/vec.h: $(BUILD)/flags
 	@mkdir -p $$(@D)
 	@echo '#include "device/cpu/vec_map.h"' > $$@
 $(BUILD)/isa/$1/vec.h.gch: $(BUILD)/isa/$1/vec.h | $(GEN)/kernels_gen.h
 	@$(CC) $(FLAGS) $(ISA_FLAGS_$1) -DBT_ISA=$1 -MMD -MP -x c-header -o $$@ $$<
-$(BUILD)/obj/%.$1.o: %.c $(BUILD)/isa/$1/vec.h.gch
-	$$(call compile,$(ISA_FLAGS_$1) -DBT_ISA=$1 -include $(BUILD)/isa/$1/vec.h)
+$(BUILD)/obj/%.$1.o: %.c $(BUILD)/flags $(if $(BEFOREHAND),$(BUILD)/isa/$1/vec.h.gch) | $(GEN)/kernels_gen.h
+	$$(call compile,$(ISA_FLAGS_$1) -DBT_ISA=$1 $(if $(BEFOREHAND),-include $(BUILD)/isa/$1/vec.h))
 endef
 $(foreach isa,$(ISAS),$(eval $(call for_isa,$(isa))))
+$(BUILD)/obj/src/device/cpu/reference.o: private FLAGS += $(ISA_FLAGS_base)
 # (Products of bfloat16 are for processors that have still more; elsewhere the file is empty.)
 $(BUILD)/obj/src/device/cpu/matmul_bf16.o: private FLAGS += \
     $(if $(filter avx512,$(ISAS)),$(ISA_FLAGS_avx512) -mavx512bf16 -DBT_ISA=avx512)
@@ -165,7 +168,7 @@ CUDA_TEXTS := $(sort $(wildcard kernels/cuda/*.cu kernels/cuda/*.cuh kernels/cud
 CUDA_LARGE := $(basename $(notdir $(filter kernels/cuda/gemm%.cu kernels/cuda/conv%.cu,$(CUDA_TEXTS))))
 CUDA_AHEAD := $(shell awk '!/^\#/ && NF == 2 { print $$1 }' kernels/cuda/ahead.txt 2>/dev/null)
 # (Under a sanitizer nobody trains on a GPU.)
-CUDA_CODE  := portable.ptx $(if $(filter nvcc/on/,$(HAVE_CUDA)/$(strip $(TUNED))/$(strip $(SANITIZE))), \
+CUDA_CODE  := portable.ptx $(if $(filter nvcc/on/,$(HAVE_CUDA)/$(if $(strip $(TUNED)),on)/$(strip $(SANITIZE))), \
               $(patsubst %,%.cubin,portable $(CUDA_LARGE) $(CUDA_AHEAD:%=ahead_%)))
 CUDA_CODE  := $(addprefix $(GEN)/cuda/,$(CUDA_CODE))
 NVCC_FLAGS := -std=c++17 -O3 -Ikernels/cuda -I$(GEN)/cuda -diag-suppress 177
@@ -182,9 +185,9 @@ $(GEN)/cuda/portable.cu: $(BUILD)/kc $(KERNELS)
 ifeq ($(HAVE_CUDA),nvcc)
 $(GEN)/cuda/portable.ptx: $(GEN)/cuda/portable.cu
 	$(call nvcc,-ptx,compute_75)
-$(GEN)/cuda/portable.cubin: $(GEN)/cuda/portable.ptx
-	@echo "  CUDA  $(@F)"
-	@nvcc -cubin -arch=sm_90 -o $@ $<
+# (Not from the PTX, which is for older GPUs too: it lacks griddepcontrol.wait.)
+$(GEN)/cuda/portable.cubin: $(GEN)/cuda/portable.cu
+	$(call nvcc,-cubin,sm_90)
 else
 $(GEN)/cuda/portable.ptx: $(GEN)/cuda/portable.cu tools/kc/ptx.h
 	@echo "  CUDA  $(@F)"
@@ -255,9 +258,9 @@ $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(BUILD)/libbantam.a
 	@mkdir -p $(@D)
 	@$(CC) $(LINK) -o $@ $^ $(LIBS)
 
-$(BUILD)/bench/%: bench/%.c $(BUILD)/libbantam.a
+$(BUILD)/bench/%: bench/%.c $(BUILD)/libbantam.a bench/peak.h bench/training.h
 	@mkdir -p $(@D)
-	@$(CC) $(FLAGS) $(LINK) -o $@ $^ $(LIBS)
+	@$(CC) $(FLAGS) $(ISA_FLAGS_base) $(LINK) -o $@ $< $(BUILD)/libbantam.a $(LIBS)
 
 $(BUILD)/bantam.pc: Makefile include/bantam.h $(BUILD)/flags
 	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$${prefix}/include' '' \

@@ -55,9 +55,12 @@ static bool is_taken(const bt_pool *pool, int worker, int core) {
 static int other_core(bt_pool *pool, int worker, const cpu_set_t *allowed) {
     int to = -1;
     pthread_mutex_lock(&pool->mutex);
-    bool moves = is_taken(pool, worker, atomic_load(&pool->core[worker]));
-    for (int core = 0; moves && core < CPU_SETSIZE && to < 0; core++)
+    int from = atomic_load(&pool->core[worker]);
+    bool moves = is_taken(pool, worker, from);
+    for (int i = 1; moves && i < CPU_SETSIZE && to < 0; i++) {
+        int core = (from + i) % CPU_SETSIZE;
         if (CPU_ISSET(core, allowed) && !is_taken(pool, worker, core)) to = core;
+    }
     if (to >= 0) atomic_store(&pool->core[worker], to);
     pthread_mutex_unlock(&pool->mutex);
     return to;
@@ -65,14 +68,14 @@ static int other_core(bt_pool *pool, int worker, const cpu_set_t *allowed) {
 
 // A thread that is woken may find itself behind the one that woke it, although a core is idle: in
 // a virtual machine, idle ones can look busy to the scheduler, which notices some milliseconds
-// later. Whoever shares a core with another worker moves to one that has none, and may go anywhere
-// again from there.
+// later. A thread of the pool that shares a core with another worker moves to one that has none,
+// and may go anywhere again from there. Worker 0 is somebody else's thread and stays where it is.
 static void take_core(bt_pool *pool, int worker) {
     cpu_set_t allowed, one;
     int core = sched_getcpu();
-    if (pool->spins == 0) return; // there are more workers than cores
+    if (pool->spins == 0 || core < 0) return; // there are more workers than cores
     atomic_store_explicit(&pool->core[worker], core, memory_order_relaxed);
-    if (!is_taken(pool, worker, core)) return;
+    if (worker == 0 || !is_taken(pool, worker, core)) return;
     if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
     core = other_core(pool, worker, &allowed);
     if (core < 0) return;
@@ -88,6 +91,12 @@ static void take_core(bt_pool *pool, int worker) {
 #endif
 
 // ---- Waiting ----------------------------------------------------------------------------------
+
+// Has worker 0, which does not move, woken up where this worker was last seen?
+static bool shares_core(const bt_pool *pool, int worker) {
+    return atomic_load_explicit(&pool->core[0], memory_order_relaxed) ==
+           atomic_load_explicit(&pool->core[worker], memory_order_relaxed);
+}
 
 static void sleep_until_changed(bt_pool *pool, unsigned generation) {
     pthread_mutex_lock(&pool->mutex);
@@ -114,8 +123,12 @@ void bt_pool_barrier(bt_pool *pool, int worker) {
         return;
     }
     for (int i = 0; i < pool->spins; i++) {
-        if (atomic_load_explicit(&pool->generation, memory_order_acquire) != generation) return;
-        cpu_relax();
+        if (atomic_load_explicit(&pool->generation, memory_order_acquire) == generation) {
+            cpu_relax();
+            continue;
+        }
+        if (worker > 0 && shares_core(pool, worker)) take_core(pool, worker);
+        return;
     }
     atomic_store(&pool->core[worker], -1); // that it leaves to others
     sleep_until_changed(pool, generation);

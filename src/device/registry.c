@@ -137,7 +137,7 @@ bt_status bt_device_open(const bt_context_desc *desc, bt_error *err, const bt_de
         memset(&info, 0, sizeof info);
         if (!candidate->probe((int)wanted, &info))
             return bt_fail(err, BT_ERROR_DEVICE, "device \"%s\" is not there%s%s", name,
-                           info.reason[0] ? ": " : "", info.reason);
+                           info.reason[0] ? ": " : "; see `bantam devices`", info.reason);
         *api = candidate;
         *index = (int)wanted;
         return candidate->open((int)wanted, desc, err, out);

@@ -51,8 +51,8 @@ VEC_INLINE void step(const form f, const rows *a, const float *b, size_t left, v
     }
 }
 
-// The same where both operands are packed, which leaves no addresses to compute. (What b has beyond
-// a ragged width is finite, and not stored.)
+// The same where both operands are packed, or lie as if they were, which leaves no addresses to
+// compute. (What b has beyond a ragged width is finite, and not stored.)
 VEC_INLINE void step_packed(const form f, const float *a, const float *b, vf sum[SUMS]) {
     vf first = v_load(b), second = v_load(b + LANES);
     VEC_UNROLL

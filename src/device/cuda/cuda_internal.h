@@ -67,7 +67,8 @@ struct bt_device {
     bt_error lost; // once a kernel has failed every call fails with this
     bt_cuda_chip chip;
     bt_precision precision;
-    bool no_overrides; // portable kernels alone
+    bool no_overrides;          // portable kernels alone
+    char no_gemm[BT_WHY_BYTES]; // why products are left to portable kernels; "": they are not
     CUcontext context;
     CUstream stream;
     size_t used_bytes; // of its memory
@@ -138,8 +139,8 @@ void bt_cuda_modules_close(bt_device *dev);
 bt_status bt_cuda_portable_node(bt_device *dev, const bt_launch *launch, CUfunction special,
                                 bt_cuda_node *node, bt_error *err);
 
-// Are there kernels of gemm.c for the chip, from the build or by NVRTC?
-bool bt_cuda_has_gemm(const bt_device *dev);
+// Are there kernels of gemm.c for the chip, from the build or by NVRTC? dev->no_gemm says why not.
+bool bt_cuda_has_gemm(bt_device *dev);
 
 // gemm.c: does the launch by `count` kernels (at most BT_CUDA_NODES_MAX), each of which needs the
 // one before it. false: the portable kernel is to do it; or err->status says what went wrong.

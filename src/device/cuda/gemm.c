@@ -78,7 +78,7 @@ typedef struct product {
 } product;
 
 // BT_GEMM_NONE: the chip is not a Hopper, or nothing compiles for it.
-static bt_gemm_kind kind_of(const bt_device *dev) {
+static bt_gemm_kind kind_of(bt_device *dev) {
     if (!bt_cuda_has_gemm(dev)) return BT_GEMM_NONE;
     switch (dev->precision) {
     case BT_PRECISION_TF32: return BT_GEMM_TF32;
@@ -291,5 +291,6 @@ bool bt_cuda_gemm_expand(bt_device *dev, const bt_launch *launch, bt_cuda_node *
     default: break;
     }
     *count = gemm.count;
+    if (status != BT_OK && dev->no_gemm[0]) *err = (bt_error){0}; // NVRTC could not compile them
     return taken && status == BT_OK;
 }

@@ -14,10 +14,11 @@ const bt_cuda_image *bt_cuda_image_named(const char *name) {
     return NULL;
 }
 
-bool bt_cuda_has_gemm(const bt_device *dev) {
-    char why[BT_WHY_BYTES];
-    return dev->chip.capability == 90 &&
-           (bt_cuda_image_named("gemm_f32.cubin") || bt_cuda_compiler(why, sizeof why));
+bool bt_cuda_has_gemm(bt_device *dev) {
+    if (dev->chip.capability != 90) return false;
+    if (!bt_cuda_image_named("gemm_f32.cubin") && !dev->no_gemm[0])
+        bt_cuda_compiler(dev->no_gemm, sizeof dev->no_gemm);
+    return !dev->no_gemm[0];
 }
 
 // ---- Loading ----------------------------------------------------------------------------------
@@ -44,13 +45,14 @@ bt_status bt_cuda_load(bt_device *dev, const void *image, const char *name, CUmo
 
 // What the build left to NVRTC: `name` is gemm_f32.cubin, the text gemm_f32.cu is in the library.
 static bt_status load_now(bt_device *dev, const char *name, CUmodule *out, bt_error *err) {
-    char text[96], why[BT_WHY_BYTES];
+    char text[96];
     size_t bytes = 0;
     snprintf(text, sizeof text, "#include \"%.*s.cu\"\n", (int)strcspn(name, "."), name);
-    unsigned char *code = bt_cuda_cached(dev, text, name, &bytes, why, sizeof why);
+    unsigned char *code =
+        bt_cuda_cached(dev, text, name, &bytes, dev->no_gemm, sizeof dev->no_gemm);
     if (!code)
         return bt_fail(err, BT_ERROR_DEVICE, "cuda:%d: this build has no %.60s: %s", dev->index,
-                       name, why);
+                       name, dev->no_gemm);
     bt_status status = bt_cuda_load(dev, code, name, out, err);
     if (status != BT_OK) bt_cuda_cache_forget(dev, text);
     free(code);

@@ -146,6 +146,10 @@ static bt_status resolve(bt_device *dev, bt_device_program *program, bt_error *e
     if (why[0] && !strstr(program->note, why))
         snprintf(program->note + used, sizeof program->note - used,
                  "; shapes are read at run time: %s", why);
+    used = strlen(program->note);
+    if (dev->no_gemm[0] && !strstr(program->note, dev->no_gemm))
+        snprintf(program->note + used, sizeof program->note - used,
+                 "; large products by portable kernels: %s", dev->no_gemm);
     return status;
 }
 
