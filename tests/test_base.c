@@ -5,6 +5,7 @@
 #include "base/threads.h"
 #include "support.h"
 
+#include <sched.h>
 #include <stdatomic.h>
 
 static void test_checked(void **state) {
@@ -159,12 +160,73 @@ static void test_pool(void **state) {
     }
 }
 
+#ifdef __linux__
+typedef struct seats {
+    cpu_set_t all, caller; // cores that the pool may use, and the one that the caller sits on
+    int seen;              // core of worker 1
+    bool allowed;          // it may still go anywhere
+} seats;
+
+static void sit_down_with_caller(void *user, int worker, int workers) {
+    seats *s = user;
+    (void)workers;
+    if (worker == 0) return;
+    sched_setaffinity(0, sizeof s->caller, &s->caller);
+    sched_setaffinity(0, sizeof s->all, &s->all);
+}
+
+static void look_around(void *user, int worker, int workers) {
+    seats *s = user;
+    cpu_set_t mine;
+    (void)workers;
+    if (worker == 0) return;
+    s->seen = sched_getcpu();
+    sched_getaffinity(0, sizeof mine, &mine);
+    s->allowed = CPU_EQUAL(&mine, &s->all);
+}
+#endif
+
+// A worker on the caller's core moves to another; the caller, whose thread is not ours, does not,
+// and both keep the cores they are allowed. (The scheduler may undo a move on a busy machine.)
+static void workers_move_apart(void **state) {
+    (void)state;
+#ifdef __linux__
+    enum { ROUNDS = 40 };
+    seats s;
+    bt_error err = {0};
+    bt_pool *pool;
+    int core = sched_getcpu(), together = 0;
+    cpu_set_t now;
+    sched_getaffinity(0, sizeof s.all, &s.all);
+    if (CPU_COUNT(&s.all) < 2) skip_because("this process may use one core alone");
+    check(bt_pool_open(2, &err, &pool) == BT_OK, "%s", err.text);
+    CPU_ZERO(&s.caller);
+    CPU_SET(core, &s.caller);
+    if (sched_setaffinity(0, sizeof s.caller, &s.caller) != 0)
+        skip_because("threads may not choose their cores here");
+    for (int i = 0; i < ROUNDS; i++) {
+        bt_pool_run(pool, sit_down_with_caller, &s);
+        bt_pool_run(pool, look_around, &s);
+        together += s.seen == core;
+        check(s.allowed, "worker 1 may not go everywhere in round %d", i);
+    }
+    sched_getaffinity(0, sizeof now, &now);
+    sched_setaffinity(0, sizeof s.all, &s.all);
+    bt_pool_close(pool);
+    check(CPU_EQUAL(&now, &s.caller), "the caller's cores are others");
+    check(together < ROUNDS / 4, "worker 1 shared the caller's core in %d of %d rounds", together,
+          ROUNDS);
+#else
+    skip_because("threads are not moved on this system");
+#endif
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_checked),     cmocka_unit_test(test_first_error_is_kept),
         cmocka_unit_test(test_philox),      cmocka_unit_test(test_uniform),
         cmocka_unit_test(test_permutation), cmocka_unit_test(test_share),
-        cmocka_unit_test(test_pool),
+        cmocka_unit_test(test_pool),        cmocka_unit_test(workers_move_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

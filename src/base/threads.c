@@ -18,7 +18,7 @@ struct bt_pool {
     pthread_t threads[WORKERS_MAX];
     pthread_mutex_t mutex;
     pthread_cond_t changed;
-    atomic_int core[WORKERS_MAX]; // where each worker was last seen; -1: it sleeps
+    atomic_int core[WORKERS_MAX]; // where each worker was last seen; -1: it sleeps (but worker 0)
     bt_pool_fn fn;
     void *user;
     bool closing;
@@ -130,7 +130,7 @@ void bt_pool_barrier(bt_pool *pool, int worker) {
         if (worker > 0 && shares_core(pool, worker)) take_core(pool, worker);
         return;
     }
-    atomic_store(&pool->core[worker], -1); // that it leaves to others
+    if (worker > 0) atomic_store(&pool->core[worker], -1); // left to others; worker 0 comes back
     sleep_until_changed(pool, generation);
     take_core(pool, worker);
 }
