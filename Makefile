@@ -52,9 +52,9 @@ ISAS := $(if $(filter x86_64% amd64%,$(shell $(CC) -dumpmachine)),avx512 avx2) b
 ISA_SOURCES := $(wildcard src/device/cpu/*_isa.c)
 KERNELS     := $(sort $(wildcard kernels/*.k))
 KC_SOURCES  := $(filter-out tools/kc/main.c,$(wildcard tools/kc/*.c))
-DEVICES     := cpu sim check $(if $(HAVE_VULKAN),vulkan) $(if $(HAVE_CUDA),cuda)
+DEVICES     := cpu metal sim check $(if $(HAVE_VULKAN),vulkan) $(if $(HAVE_CUDA),cuda)
 LIB_SOURCES := $(filter-out $(ISA_SOURCES),$(wildcard src/*/*.c $(DEVICES:%=src/device/%/*.c))) $(KC_SOURCES)
-GENERATED   := kernels_tables sim_kernels $(if $(HAVE_VULKAN),spirv) $(if $(HAVE_CUDA),cuda_images)
+GENERATED   := kernels_tables sim_kernels metal_kernels $(if $(HAVE_VULKAN),spirv) $(if $(HAVE_CUDA),cuda_images)
 # (The slow ones first, so that no core waits for them at the end.)
 LIB_OBJECTS := $(foreach isa,$(ISAS),$(ISA_SOURCES:%.c=$(BUILD)/obj/%.$(isa).o)) \
                $(LIB_SOURCES:%.c=$(BUILD)/obj/%.o) $(GENERATED:%=$(BUILD)/obj/gen/%.o)
@@ -152,6 +152,9 @@ $(GEN)/kernels_tables.c: $(BUILD)/kc $(KERNELS)
 $(GEN)/sim_kernels.c: $(BUILD)/kc $(KERNELS)
 	@mkdir -p $(@D)
 	@$< sim $(KERNELS) > $@
+$(GEN)/metal_kernels.c: $(BUILD)/kc $(KERNELS)
+	@mkdir -p $(@D)
+	@$< metal $(KERNELS) > $@
 $(GEN)/spirv.c: $(BUILD)/kc $(KERNELS)
 	@mkdir -p $(@D)/spirv
 	@echo "  SPIR-V"
@@ -254,6 +257,13 @@ $(BUILD)/tests/fake_cuda.so: $(BUILD)/obj/tests/cuda/fake.o $(BUILD)/libbantam.a
 	@mkdir -p $(@D)
 	@$(CC) -shared $(LINK) -o $@ $^ $(LIBS)
 
+# The Metal that test_metal opens, with the folder of the headers that kernels are compiled under.
+METAL_SIM := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tests/sim/metal/*.c))
+$(METAL_SIM): private FLAGS += -DMETAL_SIM_SHIM='"$(CURDIR)/tests/sim/metal/shim"'
+$(BUILD)/tests/metal_sim.so: $(METAL_SIM) $(BUILD)/libbantam.a
+	@mkdir -p $(@D)
+	@$(CC) -shared -Wl,-z,nodelete $(LINK) -o $@ $^ $(LIBS)
+
 $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(BUILD)/libbantam.a
 	@mkdir -p $(@D)
 	@$(CC) $(LINK) -o $@ $^ $(LIBS)
@@ -272,7 +282,7 @@ $(BUILD)/bantam.pc: Makefile include/bantam.h $(BUILD)/flags
 
 examples: $(EXAMPLES)
 
-test-programs: all $(TESTS) $(EXAMPLES) $(if $(HAVE_CUDA),$(BUILD)/tests/fake_cuda.so)
+test-programs: all $(TESTS) $(EXAMPLES) $(BUILD)/tests/metal_sim.so $(if $(HAVE_CUDA),$(BUILD)/tests/fake_cuda.so)
 
 test: test-programs
 	@BUILD='$(BUILD)' CC='$(CC)' SANITIZE='$(strip $(SANITIZE))' sh tests/run.sh $(ONLY)

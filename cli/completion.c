@@ -43,7 +43,7 @@ static void find_words(const char *shape, char words[WORDS_BYTES], bool *files) 
 static void find_values(const option_row *o, char words[WORDS_BYTES], bool *files) {
     find_words(!strcmp(o->name, "data") ? "DATA" : o->shape, words, files);
     if (strcmp(o->name, "device")) return;
-    add_word(words, "cpu gpu cuda vulkan sim check", 29);
+    add_word(words, "cpu gpu cuda metal vulkan sim check", 35);
 }
 
 // Prints `text` where `special` characters get a backslash, and quotes of the shell are closed and

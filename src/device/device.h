@@ -69,7 +69,7 @@ typedef struct bt_device_api {
     bool host;        // runs on the CPU: calls functions of the host, and computes in f64
 
     // Describes device `index` of this kind; false when there is none (index 0 always fills in
-    // the reason).
+    // the reason). Without a name nobody would expect one here, and it is not listed.
     bool (*probe)(int index, bt_device_info *out);
     bt_status (*open)(int index, const bt_context_desc *desc, bt_error *err, bt_device **out);
     void (*close)(bt_device *dev);

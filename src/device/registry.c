@@ -3,6 +3,7 @@
 #include "device/cpu/cpu.h"
 #include "device/device.h"
 #include "device/kernels.h"
+#include "device/metal/metal.h"
 #include "device/sim/run.h"
 #ifdef BT_HAVE_CUDA
 #include "device/cuda/cuda.h"
@@ -46,6 +47,7 @@ static const bt_device_api bt_device_vulkan = {.name = "vulkan", .probe = no_vul
 const bt_device_api *const bt_device_kinds[] = {
     &bt_device_cpu,
     &bt_device_cuda,
+    &bt_device_metal,
     &bt_device_vulkan,
     &bt_device_sim, // these two play one on the CPU
     &bt_device_check,
@@ -59,7 +61,7 @@ int bt_devices(bt_device_info *out, int max) {
             bt_device_info info;
             memset(&info, 0, sizeof info);
             bool found = bt_device_kinds[kind]->probe(index, &info);
-            if (!found && index > 0) break;
+            if (!found && (index > 0 || !info.name[0])) break;
             if (count < max) out[count] = info;
             count++;
             if (!found) break;
@@ -87,6 +89,7 @@ static bt_status no_gpu(const char *name, bt_error *err) {
     for (; bt_device_kinds[kind]; kind++) {
         info = (bt_device_info){0};
         if (bt_device_kinds[kind]->probe(0, &info)) break;
+        if (!info.name[0]) continue;
         size_t used = strlen(reasons);
         snprintf(reasons + used, sizeof reasons - used, "%s%s: %s", used ? "; " : "",
                  bt_device_kinds[kind]->name, info.reason);

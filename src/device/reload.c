@@ -234,7 +234,7 @@ static bt_status begin(bt_reload **now, const bt_device_api *api, bt_reload **se
     if (!api->kernel_swap)
         return bt_fail(
             err, BT_ERROR_DEVICE,
-            "device %s runs the kernels it was built with; others run on vulkan and cuda",
+            "device %s runs the kernels it was built with; others run on vulkan, cuda and metal",
             api->name);
     if (!*now) *now = built_in(err);
     if (*now && !(*now)->rules[0].name) BT_TRY(fill_rules(*now, "the build", err));

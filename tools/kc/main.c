@@ -12,6 +12,7 @@ static const char usage[] =
     "       kc tables FILES        kernels_tables.c: what devices choose from\n"
     "       kc portable FILES      portable.cu: all kernels as CUDA C\n"
     "       kc sim FILES           sim_kernels.c: all kernels for the simulated device\n"
+    "       kc metal FILES         metal_kernels.c: all kernels as texts in MSL\n"
     "       kc spirv DIR FILES     spirv.c: DIR/NAME.spv of all kernels\n";
 
 static char *read_file(const char *path, size_t *length) {
@@ -99,6 +100,37 @@ static bool sim(const kc_unit *unit) {
     return written && !ferror(stdout);
 }
 
+// A string a line. C wants " and \ escaped, and ? for its trigraphs.
+static void put_string(const char *text) {
+    bool open = false;
+    for (const char *at = text; *at; at++) {
+        printf("%s", open ? "" : "\n     \"");
+        open = *at != '\n';
+        if (open)
+            printf("%s%c", strchr("\"\\?", *at) ? "\\" : "", *at);
+        else
+            printf("\\n\"");
+    }
+    printf("%s", open ? "\"" : "");
+}
+
+static bool metal(const kc_unit *unit) {
+    bool complete = true;
+    printf("// The portable kernels in MSL, in the order of bt_portable_table. Made by kc.\n"
+           "#include \"device/metal/metal_internal.h\"\n\n"
+           "const bt_metal_kernel bt_metal_kernels[] = {\n");
+    for (int i = 0; i < kc_kernel_count(unit); i++) {
+        char *text = kc_emit(unit, i, KC_MSL);
+        complete &= text != NULL;
+        printf("    {");
+        put_string(text ? text : "");
+        printf(",\n     %u},\n", (unsigned)kc_kernel_at(unit, i)->scalar_bytes);
+        free(text);
+    }
+    printf("};\n");
+    return complete && !ferror(stdout);
+}
+
 static void spirv_words(const char *dir, const char *name) {
     char path[4096];
     size_t length = 0;
@@ -138,8 +170,8 @@ static bool tables(const kc_unit *unit) {
 }
 
 int main(int argc, char **argv) {
-    static const char *const plain[] = {"list", "header", "tables", "sim", "portable"};
-    static bool (*const writers[])(const kc_unit *) = {list, header, tables, sim, portable};
+    static const char *const plain[] = {"list", "header", "tables", "sim", "portable", "metal"};
+    static bool (*const writers[])(const kc_unit *) = {list, header, tables, sim, portable, metal};
     enum { PLAIN = sizeof plain / sizeof *plain };
     const char *command = argc > 2 ? argv[1] : "";
     int kind = 0, lang = 0;

@@ -1,0 +1,48 @@
+// See metal.h.
+#include "metal.h"
+#include "support.h"
+
+#include <dlfcn.h>
+
+metal_sim_findings_fn findings;
+metal_sim_reset_fn reset;
+metal_sim_state_fn state_now;
+metal_sim_wish_fn wish_for;
+void *metal_library;
+
+void metal_find(const char *name, void *function) {
+    *(void **)function = dlsym(metal_library, name);
+    if (!*(void **)function) fprintf(stderr, "ERROR: the simulated Metal has no %s\n", name);
+    if (!*(void **)function) exit(1);
+}
+
+int metal_start(void **state) {
+    (void)state;
+    char path[1024];
+    const char *build = getenv("BUILD");
+    snprintf(path, sizeof path, "%s/tests/metal_sim.so", build ? build : "build");
+    setenv("BANTAM_METAL", path, 1);
+    metal_library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!metal_library) fprintf(stderr, "ERROR: %s\n", dlerror());
+    if (!metal_library) return 1;
+    metal_find("metal_sim_findings", &findings);
+    metal_find("metal_sim_reset", &reset);
+    metal_find("metal_sim_state_now", &state_now);
+    metal_find("metal_sim_wish_for", &wish_for);
+    return 0;
+}
+
+int metal_nothing_left(void) {
+    const metal_sim_state *s = state_now();
+    int left = s->buffers + s->queues + s->commands + s->encoders + s->libraries + s->functions +
+               s->pipelines + s->strings + s->errors + s->options + s->devices + s->pools;
+    if (findings()[0]) fprintf(stderr, "ERROR: found: %s", findings());
+    if (left)
+        fprintf(stderr,
+                "ERROR: left: %d buffers, %d queues, %d command buffers, %d encoders, %d "
+                "libraries, %d functions, %d pipelines, %d strings, %d errors, %d options, %d "
+                "devices, %d pools\n",
+                s->buffers, s->queues, s->commands, s->encoders, s->libraries, s->functions,
+                s->pipelines, s->strings, s->errors, s->options, s->devices, s->pools);
+    return left || findings()[0];
+}
