@@ -1,6 +1,7 @@
 // See portable.h: rules are run on a small stack, with nothing believed about them.
 #include "device/portable.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "device/kernels.h"
@@ -124,6 +125,14 @@ uint32_t bt_portable_present(const bt_launch *launch) {
     return present;
 }
 
+void bt_portable_constants(const bt_portable *kernel, const bt_launch *launch,
+                           uint32_t out[1 + BT_SPECIAL_MAX]) {
+    memset(out, 0, (1 + BT_SPECIAL_MAX) * sizeof *out);
+    out[0] = bt_portable_present(launch);
+    for (int i = 0; i < kernel->special_count; i++)
+        memcpy(&out[1 + i], launch->scalars + 4 * kernel->special[i], 4);
+}
+
 static size_t rule_words(const uint32_t *rule) {
     size_t at = 0;
     while (at < BT_RULE_WORDS_MAX && rule[at] != BT_RULE_END)
@@ -131,7 +140,7 @@ static size_t rule_words(const uint32_t *rule) {
     return at + 1;
 }
 
-bt_status bt_portable_adopt(bt_portable *entry, const bt_portable *from, bt_portable_rules *room,
+bt_status bt_portable_adopt(bt_portable *entry, const bt_portable *from, bt_portable_rules **kept,
                             bt_error *err) {
     const uint32_t *rules[4] = {from->when, from->grid[0], from->grid[1], from->grid[2]};
     const uint32_t **to[4] = {&entry->when, &entry->grid[0], &entry->grid[1], &entry->grid[2]};
@@ -139,6 +148,8 @@ bt_status bt_portable_adopt(bt_portable *entry, const bt_portable *from, bt_port
         if (rules[i] && rule_words(rules[i]) > BT_RULE_WORDS_MAX)
             return bt_fail(err, BT_ERROR_DATA, "a rule of kernel %.40s has more than %d words",
                            entry->name, BT_RULE_WORDS_MAX);
+    bt_portable_rules *room = calloc(1, sizeof *room);
+    if (!room) return bt_fail_memory(err, "the rules of a kernel", sizeof *room);
     entry->group = from->group;
     entry->shared_bytes = from->shared_bytes;
     entry->special_count = from->special_count;
@@ -147,5 +158,7 @@ bt_status bt_portable_adopt(bt_portable *entry, const bt_portable *from, bt_port
         *to[i] = rules[i] ? room->words[i] : NULL;
         if (rules[i]) memcpy(room->words[i], rules[i], rule_words(rules[i]) * sizeof(uint32_t));
     }
+    free(*kept);
+    *kept = room;
     return BT_OK;
 }

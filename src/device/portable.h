@@ -70,12 +70,15 @@ typedef struct bt_portable_rules {
     uint32_t words[4][BT_RULE_WORDS_MAX];
 } bt_portable_rules;
 
-// Gives `entry` the rules, the group and the special words of `from`, whose rules are copied to
-// `room`.
-bt_status bt_portable_adopt(bt_portable *entry, const bt_portable *from, bt_portable_rules *room,
+// Gives `entry` the rules, the group and the special words of `from`, whose rules are copied: into
+// *kept, to be freed, instead of what was kept for this entry before (NULL: nothing).
+bt_status bt_portable_adopt(bt_portable *entry, const bt_portable *from, bt_portable_rules **kept,
                             bt_error *err) BT_MUST_CHECK;
 
 // Bit i: binding i of the launch is there (`has` of the kernel language).
 uint32_t bt_portable_present(const bt_launch *launch);
+// What may be compiled into the kernel for this launch: that, then its special words, then 0s.
+void bt_portable_constants(const bt_portable *kernel, const bt_launch *launch,
+                           uint32_t out[1 + BT_SPECIAL_MAX]);
 
 #endif

@@ -4,9 +4,9 @@
 // differs is exchanged.
 //
 // Scalars are members of one struct (of the push constants in GLSL, of bt_p elsewhere). Which
-// buffers are there: bit i of bt_present, a specialisation constant in GLSL, an argument in CUDA,
-// and in MSL and WGSL the last member of the struct, so that a device has one thing to set and WGSL
-// knows it is uniform.
+// buffers are there: bit i of bt_present, a specialisation constant in GLSL, a function constant in
+// MSL, an argument in CUDA, and in WGSL the last member of the struct, so that a device has one
+// thing to set and WGSL knows it is uniform.
 #include "kc/unit.h"
 
 #include <stdarg.h>
@@ -148,11 +148,17 @@ static void keep_lines(kc_writer *w, const kc_token *t, const char *end) {
     }
 }
 
+// (Their types must be told to Metal, and are not known to the device: so all are uint.)
+static bool is_function_constant(const kc_writer *w, const kc_symbol *s) {
+    return w->lang == KC_MSL && s->special && s->type == KC_UINT;
+}
+
 static uint32_t put_use(kc_writer *w, uint32_t i) {
     const kc_token *t = &w->file->token[i];
     const kc_symbol *s = t->symbol;
     bool flat = s->kind == KC_SCALAR && s->dim_count && w->lang == KC_WGSL;
-    bool member = w->lang != KC_GLSL && !(w->lang == KC_CUDA && s->special);
+    bool local = w->lang == KC_CUDA ? s->special : is_function_constant(w, s);
+    bool member = w->lang != KC_GLSL && !local;
     if (s->kind == KC_SCALAR && member) put(w, w->lang == KC_C ? "bt_p->" : "bt_p.");
     if (s->kind == KC_SHARED_ARRAY && w->lang == KC_C) put(w, "BT_SIM_SHARED(bt_sh->");
     if (flat) {
@@ -231,7 +237,7 @@ static void put_pick(kc_writer *w, uint32_t i) {
 
 static uint32_t put_call(kc_writer *w, uint32_t i) {
     const kc_token *t = &w->file->token[i];
-    bool member = w->lang == KC_MSL || w->lang == KC_WGSL;
+    bool member = w->lang == KC_WGSL;
     if (t->number == KC_PICK) {
         put_pick(w, i);
     } else if (t->number == KC_HAS && w->lang == KC_C) {
@@ -519,10 +525,21 @@ static void cuda_kernel(kc_writer *w) {
 static const char *const parameter_values[5] = {NULL, "bt_group.x", "bt_group.y", "bt_group.z",
                                                 "bt_groups.x"};
 
+// What is compiled in are function constants, numbered as on Vulkan. (A struct without a field is
+// no buffer that could be bound.)
 static void msl_kernel(kc_writer *w) {
+    const kc_block *b = block_of(w);
     put(w, "struct bt_args {\n");
     put_fields(w);
-    put(w, "    uint bt_present;\n};\n\nkernel void %s(", w->k->public.name);
+    put(w, "%s};\nconstant uint bt_present [[function_constant(0)]];\n",
+        b ? "" : "    uint bt_unused;\n");
+    for (int i = 0, id = 1; b && i < b->count; i++) {
+        const kc_symbol *s = &b->field[i];
+        if (is_function_constant(w, s))
+            put(w, "constant uint %.*s [[function_constant(%d)]];\n", KC_TEXT(s->at), id);
+        id += s->special;
+    }
+    put(w, "\nkernel void %s(", w->k->public.name);
     for (int i = 0; i < w->k->buffer_count; i++) {
         const kc_symbol *s = w->k->buffer[i];
         put(w, "device %s%s *%.*s [[buffer(%d)]],\n    ", s->mode == 'r' ? "const " : "",

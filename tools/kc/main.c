@@ -118,13 +118,12 @@ static bool metal(const kc_unit *unit) {
     bool complete = true;
     printf("// The portable kernels in MSL, in the order of bt_portable_table. Made by kc.\n"
            "#include \"device/metal/metal_internal.h\"\n\n"
-           "const bt_metal_kernel bt_metal_kernels[] = {\n");
+           "const char *const bt_metal_texts[] = {");
     for (int i = 0; i < kc_kernel_count(unit); i++) {
         char *text = kc_emit(unit, i, KC_MSL);
         complete &= text != NULL;
-        printf("    {");
         put_string(text ? text : "");
-        printf(",\n     %u},\n", (unsigned)kc_kernel_at(unit, i)->scalar_bytes);
+        printf(",\n");
         free(text);
     }
     printf("};\n");

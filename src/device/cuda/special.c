@@ -23,11 +23,9 @@ typedef struct variants {
 static bt_status variant_of(const bt_device *dev, const bt_launch *launch, variant *out,
                             bt_error *err) {
     uint32_t grid[3];
-    *out = (variant){.constants = {bt_portable_present(launch)}};
+    *out = (variant){0};
     BT_TRY(bt_portable_pick(dev->table, bt_portable_count, launch, grid, err, &out->portable));
-    const bt_portable *kernel = &dev->table[out->portable];
-    for (int i = 0; i < kernel->special_count; i++)
-        memcpy(&out->constants[1 + i], launch->scalars + 4 * kernel->special[i], 4);
+    bt_portable_constants(&dev->table[out->portable], launch, out->constants);
     return BT_OK;
 }
 

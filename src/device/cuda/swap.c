@@ -16,17 +16,6 @@ static bt_status compile(bt_device *dev, const char *name, const char *text, CUm
     return status;
 }
 
-// Copies the rules into the table of the device: the caller's may not live long.
-static bt_status adopt(bt_device *dev, int portable, const bt_portable *rules, bt_error *err) {
-    bt_portable_rules *room = calloc(1, sizeof *room);
-    if (!room) return bt_fail_memory(err, "the rules of a kernel", sizeof *room);
-    bt_status status = bt_portable_adopt(&dev->table[portable], rules, room, err);
-    bt_portable_rules *unused = status == BT_OK ? dev->rules[portable] : room;
-    if (status == BT_OK) dev->rules[portable] = room;
-    free(unused);
-    return status;
-}
-
 bt_status bt_cuda_kernel_swap(bt_device *dev, int portable, const bt_portable *rules,
                               const char *text, bt_error *err) {
     CUmodule module = NULL;
@@ -35,7 +24,7 @@ bt_status bt_cuda_kernel_swap(bt_device *dev, int portable, const bt_portable *r
                        bt_portable_count);
     BT_TRY(bt_cuda_wait(dev, err));
     BT_TRY(compile(dev, dev->table[portable].name, text, &module, err));
-    bt_status status = adopt(dev, portable, rules, err);
+    bt_status status = bt_portable_adopt(&dev->table[portable], rules, &dev->rules[portable], err);
     if (status != BT_OK) {
         bt_cu.cuModuleUnload(module);
         return status;

@@ -100,9 +100,8 @@ static bt_status create(bt_device *dev, bt_vk_pipeline *pipeline, uint32_t const
 bt_status bt_vk_pipeline_for(bt_device *dev, const bt_launch *launch, int portable, VkPipeline *out,
                              bt_error *err) {
     const bt_portable *kernel = &dev->table[portable];
-    bt_vk_pipeline wanted = {.portable = portable, .constants = {bt_portable_present(launch)}};
-    for (int i = 0; i < kernel->special_count; i++)
-        memcpy(&wanted.constants[1 + i], launch->scalars + 4 * kernel->special[i], 4);
+    bt_vk_pipeline wanted = {.portable = portable};
+    bt_portable_constants(kernel, launch, wanted.constants);
     for (bt_vk_pipeline *at = dev->pipelines; at; at = at->next)
         if (at->portable == portable &&
             !memcmp(at->constants, wanted.constants, sizeof wanted.constants)) {

@@ -95,17 +95,6 @@ static bt_status compile(folder *f, const char *name, const char *glsl, bt_error
     return err->status;
 }
 
-// Copies the rules into the table of the device: the caller's may not live long.
-static bt_status adopt(bt_device *dev, int portable, const bt_portable *rules, bt_error *err) {
-    bt_portable_rules *room = calloc(1, sizeof *room);
-    if (!room) return bt_fail_memory(err, "the rules of a kernel", sizeof *room);
-    bt_status status = bt_portable_adopt(&dev->table[portable], rules, room, err);
-    bt_portable_rules *unused = status == BT_OK ? dev->rules[portable] : room;
-    if (status == BT_OK) dev->rules[portable] = room;
-    free(unused);
-    return status;
-}
-
 bt_status bt_vk_kernel_swap(bt_device *dev, int portable, const bt_portable *rules,
                             const char *glsl, bt_error *err) {
     BT_TRY(bt_vk_wait(dev, err));
@@ -121,7 +110,8 @@ bt_status bt_vk_kernel_swap(bt_device *dev, int portable, const bt_portable *rul
     bt_status status = compile(&f, dev->table[portable].name, glsl, err, &spirv, &bytes);
     if (status == BT_OK)
         status = bt_vk_module(dev, (const uint32_t *)(void *)spirv, bytes, &module, err);
-    if (status == BT_OK) status = adopt(dev, portable, rules, err);
+    if (status == BT_OK)
+        status = bt_portable_adopt(&dev->table[portable], rules, &dev->rules[portable], err);
     free(spirv);
     remove_folder(&f);
     if (status != BT_OK) {
