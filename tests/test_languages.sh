@@ -3,7 +3,7 @@
 # is broken on purpose and must be refused, so that no check can pass by looking at nothing. The C
 # text is part of the build. Helpers and the commands themselves: tests/languages/.
 . tests/tap.sh
-plan 6
+plan 8
 
 tools=tests/languages
 texts=$BUILD/tests/languages
@@ -24,6 +24,15 @@ translate() { # FILES.k
     translate kernels/*.k
     for file in kernels/learn/*.k; do
         [ ! -e "$file" ] || translate kernels/math.k "$file"
+    done
+    # What is for Metal alone, as the build has put it together.
+    for file in "$BUILD"/gen/metal/*.metal; do
+        [ ! -e "$file" ] || cp "$file" "$texts/$(basename "$file" .metal).msl"
+    done
+    cp "$tools/matrices.msl" "$texts/"
+    # MSL as the simulated Metal compiles it.
+    for file in "$texts"/*.msl; do
+        "$BUILD/tests/test_metal_simd" --text "$file" >"${file%.msl}.cc"
     done
 } >"$texts/log" 2>&1
 
@@ -46,6 +55,15 @@ kernel void bad(device float *y [[buffer(0)]], uint lid [[thread_index_in_thread
     y[lid] = first(tile);
 }
 END
+cat >"$texts/bad.msl_by" <<'END'
+#include <metal_stdlib>
+using namespace metal;
+kernel void bad(device const float *x [[buffer(0)]], uint lid [[thread_index_in_threadgroup]])
+{
+    float unused = x[lid];
+}
+END
+"$BUILD/tests/test_metal_simd" --text "$texts/bad.msl_by" >"$texts/bad.cc" 2>>"$texts/log"
 cat >"$texts/bad.wgsl" <<'END'
 @compute @workgroup_size(8) fn main(@builtin(local_invocation_index) lid: u32) {
     if (lid < 4u) { workgroupBarrier(); }
@@ -76,4 +94,6 @@ compile spirv spirv-val spv
 compile cuda_by_clang clang++ cuda
 compile cuda_by_nvcc nvcc cuda
 compile msl clang++ msl
+compile msl_by_clang clang++ cc
+compile msl_by_gcc g++ cc
 compile wgsl "${CHROMIUM:-chromium}" wgsl

@@ -1,88 +1,10 @@
 // The simulated Metal (sim/metal) itself: that it works, and that each of its rules, broken on
 // purpose through objc_msgSend, is found. The device runs on it in test_metal.
-#include "metal.h"
+#include "metal_messages.h"
 #include "support.h"
 
 #include <sys/wait.h>
 #include <unistd.h>
-
-typedef void *id;
-typedef const void *SEL;
-typedef unsigned long ulong;
-typedef struct size3 {
-    ulong width, height, depth;
-} size3;
-
-static id (*create_device)(void);
-static SEL (*selector)(const char *);
-static id (*class_named)(const char *);
-static void *(*pool_push)(void);
-static void (*pool_pop)(void *);
-static void *message; // objc_msgSend: cast to what the method is
-
-static int start(void **state) {
-    if (metal_start(state)) return 1;
-    metal_find("MTLCreateSystemDefaultDevice", &create_device);
-    metal_find("sel_registerName", &selector);
-    metal_find("objc_getClass", &class_named);
-    metal_find("objc_autoreleasePoolPush", &pool_push);
-    metal_find("objc_autoreleasePoolPop", &pool_pop);
-    metal_find("objc_msgSend", &message);
-    return 0;
-}
-
-// ---- Messages ---------------------------------------------------------------------------------
-
-static id get(id self, const char *name) {
-    return ((id(*)(id, SEL))message)(self, selector(name));
-}
-static void tell(id self, const char *name) {
-    ((void (*)(id, SEL))message)(self, selector(name));
-}
-static ulong number(id self, const char *name) {
-    return ((ulong(*)(id, SEL))message)(self, selector(name));
-}
-static double real(id self, const char *name) {
-    return ((double (*)(id, SEL))message)(self, selector(name));
-}
-static const char *utf8(id string) {
-    return ((const char *(*)(id, SEL))message)(string, selector("UTF8String"));
-}
-static id string(const char *text) {
-    return ((id(*)(id, SEL, const char *))message)(class_named("NSString"),
-                                                   selector("stringWithUTF8String:"), text);
-}
-static id buffer_of(id device, ulong bytes) {
-    return ((id(*)(id, SEL, ulong, ulong))message)(device, selector("newBufferWithLength:options:"),
-                                                   bytes, 0);
-}
-static id library_of(id device, const char *text, id *error) {
-    return ((id(*)(id, SEL, id, id, id *))message)(
-        device, selector("newLibraryWithSource:options:error:"), string(text), NULL, error);
-}
-static id function_of(id library, const char *name) {
-    return ((id(*)(id, SEL, id))message)(library, selector("newFunctionWithName:"), string(name));
-}
-static id pipeline_of(id device, id function, id *error) {
-    return ((id(*)(id, SEL, id, id *))message)(
-        device, selector("newComputePipelineStateWithFunction:error:"), function, error);
-}
-static void set_pipeline(id encoder, id pipeline) {
-    ((void (*)(id, SEL, id))message)(encoder, selector("setComputePipelineState:"), pipeline);
-}
-static void set_buffer(id encoder, id buffer, ulong offset, ulong index) {
-    ((void (*)(id, SEL, id, ulong, ulong))message)(encoder, selector("setBuffer:offset:atIndex:"),
-                                                   buffer, offset, index);
-}
-static void set_bytes(id encoder, const void *bytes, ulong length, ulong index) {
-    ((void (*)(id, SEL, const void *, ulong, ulong))message)(
-        encoder, selector("setBytes:length:atIndex:"), bytes, length, index);
-}
-static void dispatch(id encoder, ulong groups, ulong threads) {
-    ((void (*)(id, SEL, size3, size3))message)(
-        encoder, selector("dispatchThreadgroups:threadsPerThreadgroup:"), (size3){groups, 1, 1},
-        (size3){threads, 1, 1});
-}
 
 // ---- Something to run -------------------------------------------------------------------------
 
@@ -124,10 +46,6 @@ typedef struct args {
 static void *pool;
 static id device, queue, library, function, pipeline, x, y;
 
-static float *floats(id buffer) {
-    return ((float *(*)(id, SEL))message)(buffer, selector("contents"));
-}
-
 static int before_each(void **state) {
     (void)state;
     reset();
@@ -136,7 +54,7 @@ static int before_each(void **state) {
     queue = get(device, "newCommandQueue");
     id error = NULL;
     library = library_of(device, kernel_text, &error);
-    check(library, "the library fails: %s", utf8(get(error, "localizedDescription")));
+    check(library, "the library fails: %s", said(error));
     function = function_of(library, "scale");
     pipeline = pipeline_of(device, function, NULL);
     x = buffer_of(device, N * sizeof(float));
@@ -151,17 +69,6 @@ static int after_each(void **state) {
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) tell(all[i], "release");
     pool_pop(pool);
     return metal_nothing_left();
-}
-
-// The rule must have been broken, in these words, and no other; forgets it.
-static void found(const char *part) {
-    const char *all = findings(), *end = strchr(all, '\n');
-    check(strstr(all, part) && end && !end[1], "not \"%s\" was found, but \"%s\"", part, all);
-    reset();
-}
-
-static void nothing_found(void) {
-    check(!findings()[0], "found: %s", findings());
 }
 
 static id begin(id command) {
@@ -232,7 +139,7 @@ static void test_in_order(void **state) {
     (void)state;
     id command = get(queue, "commandBuffer"), encoder = begin(command);
     dispatch(encoder, GROUPS, THREADS);
-    ((void (*)(id, SEL, ulong))message)(encoder, selector("memoryBarrierWithScope:"), 1);
+    barrier(encoder, 1);
     set_buffer(encoder, y, 0, 0);
     dispatch(encoder, GROUPS, THREADS);
     tell(encoder, "endEncoding");
@@ -270,8 +177,8 @@ static void test_released_in_flight(void **state) {
 
 static void test_unknown_selector(void **state) {
     (void)state;
-    check(!get(queue, "commandBufferWithUnretainedReferences"), "it gives something");
-    found("-[MTLCommandQueue commandBufferWithUnretainedReferences]: unrecognized selector");
+    check(!get(queue, "insertDebugCaptureBoundary"), "it gives something");
+    found("-[MTLCommandQueue insertDebugCaptureBoundary]: unrecognized selector");
     tell(x, "commit"); // known, but not of this class
     found("-[MTLBuffer commit]: unrecognized selector");
     ((void (*)(id, SEL))message)(x, "length");
@@ -343,8 +250,10 @@ static void test_bindings(void **state) {
     found("offset 4000 is outside of a buffer of 4000 bytes");
     set_buffer(encoder, x, 0, 31);
     found("setBuffer:offset:atIndex:]: index 31 is not 0 to 30");
-    set_bytes(encoder, bytes, 4097, 2);
-    found("4097 bytes are not 1 to 4096");
+    set_bytes(encoder, bytes, 4095, 2);
+    nothing_found();
+    set_bytes(encoder, bytes, 4096, 2);
+    found("4096 bytes are not 1 to 4095");
     set_buffer(encoder, x, 2, 0);
     dispatch(encoder, 1, THREADS);
     found("kernel scale: offset 2 of \"x\", buffer 0, is no multiple of 4");
@@ -408,7 +317,7 @@ static void test_dispatches(void **state) {
     check(number(pipeline, "maxTotalThreadsPerThreadgroup") == 32, "it allows more");
     dispatch(encoder, 1, THREADS);
     found("is larger than 32");
-    ((void (*)(id, SEL, ulong))message)(encoder, selector("memoryBarrierWithScope:"), 8);
+    barrier(encoder, 8);
     found("scope 8 is none of a compute encoder");
     tell(encoder, "endEncoding");
 }
@@ -419,10 +328,261 @@ static void test_threadgroup_memory(void **state) {
     wish_for(&(metal_sim_wish){.shared_max = 128});
     check(number(device, "maxThreadgroupMemoryLength") == 128, "there is more");
     check(!pipeline_of(device, function, &error), "there is a pipeline");
-    check(strstr(utf8(get(error, "localizedDescription")),
+    check(strstr(said(error),
                  "Threadgroup memory size (256) exceeds the maximum threadgroup memory allowed"),
-          "it says: %s", utf8(get(error, "localizedDescription")));
+          "it says: %s", said(error));
     found("Threadgroup memory size (256) exceeds");
+}
+
+// ---- Rules: command buffers that keep nothing --------------------------------------------------
+
+// One that does y = 2 mine, and is not committed.
+static id unretained(id mine) {
+    id command = get(queue, "commandBufferWithUnretainedReferences"), encoder = begin(command);
+    set_buffer(encoder, mine, 0, 0);
+    dispatch(encoder, GROUPS, THREADS);
+    tell(encoder, "endEncoding");
+    return command;
+}
+
+static id copy_of_x(void) {
+    id mine = buffer_of(device, N * sizeof(float));
+    memcpy(floats(mine), floats(x), N * sizeof(float));
+    return mine;
+}
+
+static void test_unretained(void **state) {
+    (void)state;
+    id mine = copy_of_x(), command = unretained(mine);
+    tell(command, "commit");
+    tell(command, "waitUntilCompleted");
+    expect(2);
+    tell(mine, "release");
+    check(state_now()->buffers == 2, "the buffer is kept");
+    nothing_found();
+}
+
+static void test_freed_in_flight(void **state) {
+    (void)state;
+    for (int early = 0; early < 2; early++) {
+        id mine = copy_of_x(), command = unretained(mine);
+        if (early) tell(mine, "release");
+        tell(command, "commit");
+        if (!early) tell(mine, "release");
+        check(state_now()->buffers == 2, "the buffer is kept");
+        tell(command, "waitUntilCompleted");
+        check(number(command, "status") == 5, "the command buffer does not fail");
+        found("kernel scale: buffer freed while in flight: buffer 0 of a command buffer");
+        check(floats(y)[1] == 0, "it ran all the same");
+    }
+    id command = unretained(x);
+    tell(command, "commit");
+    tell(pipeline, "release");
+    tell(command, "waitUntilCompleted");
+    found("MTLComputePipelineState freed while in flight");
+    pipeline = pipeline_of(device, function, NULL);
+}
+
+static void test_freed_while_encoding(void **state) {
+    (void)state;
+    id mine = copy_of_x(), other = pipeline_of(device, function, NULL);
+    id encoder = begin(get(queue, "commandBufferWithUnretainedReferences"));
+    set_buffer(encoder, mine, 0, 0);
+    tell(mine, "release");
+    dispatch(encoder, GROUPS, THREADS);
+    found("kernel scale: \"x\", buffer 0, was released for the last time since it was set");
+    set_pipeline(encoder, other);
+    tell(other, "release");
+    dispatch(encoder, GROUPS, THREADS);
+    found("the pipeline state was released for the last time since it was set");
+    tell(encoder, "endEncoding");
+}
+
+// ---- Rules: concurrent encoders ----------------------------------------------------------------
+
+// y = 2 x and then y = 2 y, twice, in an encoder of this type: whoever keeps the order gets 16 x.
+static void in_chain(ulong type, ulong scope) {
+    id command = get(queue, "commandBuffer"), encoder = encoder_of(command, type);
+    set_pipeline(encoder, pipeline);
+    set_buffer(encoder, x, 0, 0);
+    set_buffer(encoder, y, 0, 1);
+    set_bytes(encoder, &(args){N, 0, 2}, sizeof(args), 2);
+    memset(floats(y), 0, N * sizeof(float));
+    for (int i = 0; i < 4; i++) {
+        dispatch(encoder, GROUPS, THREADS);
+        set_buffer(encoder, y, 0, 0);
+        if (scope) barrier(encoder, scope);
+    }
+    tell(encoder, "endEncoding");
+    tell(command, "commit");
+    tell(command, "waitUntilCompleted");
+}
+
+static void test_concurrent(void **state) {
+    (void)state;
+    in_chain(0, 0);
+    expect(16);
+    in_chain(0, 1);
+    expect(16);
+    in_chain(1, 1);
+    expect(16);
+    in_chain(1, 0); // backwards
+    expect(2);
+    in_chain(1, 2); // a barrier for textures
+    expect(2);
+    nothing_found();
+    id command = get(queue, "commandBuffer");
+    check(!encoder_of(command, 2), "there is an encoder");
+    found("computeCommandEncoderWithDispatchType:]: there is no dispatch type 2");
+    id encoder = encoder_of(command, 1);
+    check(!encoder_of(command, 1), "there are two encoders");
+    found("computeCommandEncoderWithDispatchType:]: an encoder of it has not got endEncoding");
+    tell(encoder, "endEncoding");
+}
+
+// The order of encoders stays, whatever their types.
+static void test_concurrent_ends(void **state) {
+    (void)state;
+    id command = get(queue, "commandBuffer");
+    for (ulong i = 0; i < 4; i++) {
+        id encoder = encoder_of(command, i % 2);
+        set_pipeline(encoder, pipeline);
+        set_buffer(encoder, i ? y : x, 0, 0);
+        set_buffer(encoder, y, 0, 1);
+        set_bytes(encoder, &(args){N, 0, 2}, sizeof(args), 2);
+        dispatch(encoder, GROUPS, THREADS);
+        tell(encoder, "endEncoding");
+    }
+    tell(command, "commit");
+    tell(command, "waitUntilCompleted");
+    expect(16);
+    nothing_found();
+}
+
+// ---- Rules: function constants -----------------------------------------------------------------
+
+enum { FLOAT = 3, INT = 29, UINT = 33, BOOL = 53 };
+
+// `one` uses three constants, one of them by way of a function; `two` uses none.
+static const char constants_text[] =
+    "#include <metal_stdlib>\n"
+    "using namespace metal;\n"
+    "constant uint bt_present [[function_constant(0)]];\n"
+    "constant float bt_factor [[function_constant(7)]];\n"
+    "constant bool bt_never [[function_constant(8)]];\n"
+    "constant int bt_shift [[function_constant(2)]];\n"
+    "static float shifted(float v) { return v + float(bt_shift); }\n"
+    "kernel void one(device float *y [[buffer(0)]], uint lid [[thread_index_in_threadgroup]]) {\n"
+    "    y[lid] = bt_factor * shifted(float(lid)) + ((bt_present & 2u) != 0u ? 0.5f : 0.0f);\n"
+    "}\n"
+    "kernel void two(device float *y [[buffer(0)]], uint lid [[thread_index_in_threadgroup]]) {\n"
+    "    y[lid] = 3.0f;\n"
+    ""
+    "}\n";
+
+static id constants_library(void) {
+    id error = NULL, made = library_of(device, constants_text, &error);
+    check(made, "the library fails: %s", said(error));
+    return made;
+}
+
+static id values_of(uint32_t present, float factor, int32_t shift) {
+    id values = get(class_named("MTLFunctionConstantValues"), "new");
+    set_constant(values, &present, UINT, 0);
+    set_constant(values, &factor, FLOAT, 7);
+    set_constant(values, &shift, INT, 2);
+    return values;
+}
+
+static void run_with(id made) { // on y, by 4 threads
+    id command = get(queue, "commandBuffer"), encoder = get(command, "computeCommandEncoder");
+    set_pipeline(encoder, made);
+    set_buffer(encoder, y, 0, 0);
+    dispatch(encoder, 1, 4);
+    tell(encoder, "endEncoding");
+    tell(command, "commit");
+    tell(command, "waitUntilCompleted");
+}
+
+// Two functions of one library with other values take turns; values are copied when one is made.
+static void test_constants(void **state) {
+    (void)state;
+    int compiled = state_now()->compiled;
+    id mine = constants_library(), values = values_of(2, 10, -1), made[2], pipes[2];
+    made[0] = specialized(mine, "one", values, NULL);
+    set_constant(values, &(float){100}, FLOAT, 7);
+    set_constant(values, &(uint32_t){1}, UINT, 0);
+    set_constant(values, &(uint32_t){1}, UINT, 99); // of nothing: ignored
+    made[1] = specialized(mine, "one", values, NULL);
+    tell(values, "release");
+    for (int i = 0; i < 2; i++) pipes[i] = pipeline_of(device, made[i], NULL);
+    for (int i = 0; i < 4; i++) {
+        run_with(pipes[i % 2]);
+        float want = i % 2 ? 200 : 20.5f; // of thread 3
+        check(floats(y)[3] == want, "run %d gives %g, not %g", i, (double)floats(y)[3],
+              (double)want);
+    }
+    check(state_now()->compiled <= compiled + 1, "other values are compiled anew");
+    nothing_found();
+    id all[] = {pipes[0], pipes[1], made[0], made[1], mine};
+    for (int i = 0; i < 5; i++) tell(all[i], "release");
+}
+
+static void test_constants_missing(void **state) {
+    (void)state;
+    id mine = constants_library(), error = NULL, plain = function_of(mine, "one");
+    check(plain && !pipeline_of(device, plain, &error), "there is a pipeline");
+    check(strstr(said(error), "function one cannot be used to build a pipeline state"),
+          "it says: %s", said(error));
+    found("Use newFunctionWithName:constantValues:error: to get the specialized function");
+    id other = function_of(mine, "two"), pipe = pipeline_of(device, other, NULL);
+    check(pipe, "a function without constants needs some");
+    id values = get(class_named("MTLFunctionConstantValues"), "new");
+    set_constant(values, &(uint32_t){1}, UINT, 0);
+    check(!specialized(mine, "one", values, &error) && number(error, "code") == 3,
+          "there is a function");
+    check(strstr(said(error), "uses the constant bt_factor, function_constant(7)"), "it says: %s",
+          said(error));
+    check(!specialized(mine, "three", values, &error) && number(error, "code") == 5,
+          "there is a function");
+    nothing_found();
+    id all[] = {pipe, other, plain, values, mine};
+    for (int i = 0; i < 5; i++) tell(all[i], "release");
+}
+
+static void test_constants_misuse(void **state) {
+    (void)state;
+    id mine = constants_library(), error = NULL, values = values_of(1, 1, 1);
+    set_constant(values, &(float){1}, FLOAT, 0);
+    check(!specialized(mine, "one", values, &error), "there is a function");
+    found("the value of function_constant(0) has type 3, but bt_present is of type 33");
+    set_constant(values, &(float){1}, 4, 0); // float2
+    found("type 4 is none of uint (33), int (29), float (3) and bool (53)");
+    set_constant(values, NULL, FLOAT, 0);
+    found("setConstantValue:type:atIndex:]: the value is NULL");
+    set_constant(values, &(float){1}, FLOAT, 65536);
+    found("index 65536 is not 0 to 65535");
+    check(!specialized(mine, "one", NULL, &error), "there is a function");
+    found("gets nil where MTLFunctionConstantValues belongs");
+    tell(values, "release");
+    // Lines keep their numbers behind constants, and a constant is none that one could write.
+    check(!library_of(device,
+                      "#include <metal_stdlib>\n"
+                      "constant bool on [[function_constant(0)]];\n"
+                      "kernel void bad(device float *y [[buffer(0)]]) { on = true; }\n",
+                      &error) &&
+              strstr(said(error), "program_source:3:"),
+          "it says: %s", said(error));
+    check(!library_of(device,
+                      "#include <metal_stdlib>\n"
+                      "constant uint a [[function_constant(0)]];\n"
+                      "constant uint b = a + 1u;\n"
+                      "kernel void bad(device float *y [[buffer(0)]]) { y[0] = float(b); }\n",
+                      &error) &&
+              strstr(said(error), "no function constant like a"),
+          "it says: %s", said(error));
+    nothing_found();
+    tell(mine, "release");
 }
 
 // ---- Rules: kernels ---------------------------------------------------------------------------
@@ -488,22 +648,19 @@ static void test_compile_errors(void **state) {
                       "    uint lid [[thread_index_in_threadgroup]]) {\n    y[lid] = z;\n}\n",
                       &error),
           "it compiles");
-    check(strstr(utf8(get(error, "localizedDescription")), "program_source:5:") &&
-              number(error, "code") == 3 &&
+    check(strstr(said(error), "program_source:5:") && number(error, "code") == 3 &&
               !strcmp(utf8(get(error, "domain")), "MTLLibraryErrorDomain"),
-          "it says: %s", utf8(get(error, "localizedDescription")));
+          "it says: %s", said(error));
     check(!library_of(device,
                       "#include <metal_stdlib>\n"
                       "kernel void bad(device const float *y [[buffer(0)]]) { y[0] = 1.0f; }\n",
                       &error),
           "a constant is written");
     wish_for(&(metal_sim_wish){.compile_error = "it is Friday"});
-    check(!library_of(device, kernel_text, &error) &&
-              !strcmp(utf8(get(error, "localizedDescription")), "it is Friday"),
+    check(!library_of(device, kernel_text, &error) && !strcmp(said(error), "it is Friday"),
           "it compiles");
     wish_for(&(metal_sim_wish){.pipeline_error = "too many registers"});
-    check(!pipeline_of(device, function, &error) &&
-              !strcmp(utf8(get(error, "localizedDescription")), "too many registers"),
+    check(!pipeline_of(device, function, &error) && !strcmp(said(error), "too many registers"),
           "there is a pipeline");
     wish_for(&(metal_sim_wish){.no_function = true});
     check(!function_of(library, "scale"), "there is a function");
@@ -522,9 +679,8 @@ static void test_command_error(void **state) {
         check(number(command[i], "status") == (i == 1 ? 5 : 4), "command buffer %d is %lu", i,
               number(command[i], "status"));
     id error = get(command[1], "error");
-    check(number(error, "code") == 2 &&
-              !strcmp(utf8(get(error, "localizedDescription")), "Caused GPU Timeout Error"),
-          "it says: %s", utf8(get(error, "localizedDescription")));
+    check(number(error, "code") == 2 && !strcmp(said(error), "Caused GPU Timeout Error"),
+          "it says: %s", said(error));
     nothing_found();
 }
 
@@ -550,7 +706,7 @@ static void test_cache(void **state) {
 // A process that breaks a rule, and has no test that would see it, fails: this one as `--misuse`.
 static int misuse(void) {
     void *unused = NULL;
-    if (start(&unused)) return 1;
+    if (metal_start_messages(&unused)) return 1;
     id one = create_device();
     (void)buffer_of(one, 0);
     tell(one, "release");
@@ -559,13 +715,13 @@ static int misuse(void) {
 
 static void test_process_fails(void **state) {
     (void)state;
-    char self[1024], said[512];
+    char self[1024], output[512];
     ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
     check(length > 0, "there is no /proc");
     self[length] = '\0';
-    int status = shell(said, sizeof said, "'%s' --misuse", self);
-    check(WIFEXITED(status) && WEXITSTATUS(status) == 86 && strstr(said, "the length is 0"),
-          "it ends with status %d, and says: %s", status, said);
+    int status = shell(output, sizeof output, "'%s' --misuse", self);
+    check(WIFEXITED(status) && WEXITSTATUS(status) == 86 && strstr(output, "the length is 0"),
+          "it ends with status %d, and says: %s", status, output);
 }
 
 int main(int argc, char **argv) {
@@ -584,6 +740,14 @@ int main(int argc, char **argv) {
         TEST(test_encoding),
         TEST(test_dispatches),
         TEST(test_threadgroup_memory),
+        TEST(test_unretained),
+        TEST(test_freed_in_flight),
+        TEST(test_freed_while_encoding),
+        TEST(test_concurrent),
+        TEST(test_concurrent_ends),
+        TEST(test_constants),
+        TEST(test_constants_missing),
+        TEST(test_constants_misuse),
         TEST(test_kernel_misuse),
         TEST(test_offset_ends),
         TEST(test_no_device),
@@ -593,5 +757,5 @@ int main(int argc, char **argv) {
         TEST(test_cache),
         TEST(test_process_fails),
     };
-    return cmocka_run_group_tests(simulator, start, NULL);
+    return cmocka_run_group_tests(simulator, metal_start_messages, NULL);
 }

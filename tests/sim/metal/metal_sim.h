@@ -8,7 +8,7 @@
 typedef struct metal_sim_state {
     // What is alive now.
     int buffers, queues, commands, encoders, libraries, functions, pipelines, strings, errors;
-    int devices, options, pools;
+    int devices, options, constants, pools;
     size_t bytes; // of buffers
     int flying;   // command buffers that were committed and are not done
     // What has been done since the library was opened.
@@ -30,6 +30,7 @@ typedef struct metal_sim_wish {
     size_t buffer_max;    // maxBufferLength
     unsigned threads_max; // maxTotalThreadsPerThreadgroup of every pipeline
     unsigned shared_max;  // maxThreadgroupMemoryLength
+    int family;           // of Apple's GPUs; 7
 } metal_sim_wish;
 
 // What was done that Metal does not allow: sentences, one a line; "": nothing.

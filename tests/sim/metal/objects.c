@@ -86,6 +86,7 @@ __attribute__((constructor)) static void read_environment(void) {
     metal_wish.memory_max = number_setting("METAL_SIM_MEMORY");
     metal_wish.command_code = (long)number_setting("METAL_SIM_COMMAND_CODE");
     metal_wish.command_after = (int)number_setting("METAL_SIM_COMMAND_AFTER");
+    metal_wish.family = (int)number_setting("METAL_SIM_FAMILY");
     copy_setting(metal_wish.compile_error, sizeof metal_wish.compile_error,
                  "METAL_SIM_COMPILE_ERROR");
     copy_setting(metal_wish.pipeline_error, sizeof metal_wish.pipeline_error,
@@ -238,9 +239,11 @@ metal_sel sel_registerName(const char *text) {
 
 void *objc_getClass(const char *name) {
     METAL_LOCKED;
-    static metal_object *made[2];
-    static const metal_class *const known[2] = {&metal_string_factory, &metal_options_factory};
-    for (int i = 0; i < 2; i++) {
+    static const metal_class *const known[] = {&metal_string_factory, &metal_options_factory,
+                                               &metal_constants_factory};
+    enum { KNOWN = sizeof known / sizeof *known };
+    static metal_object *made[KNOWN];
+    for (int i = 0; i < KNOWN; i++) {
         if (strcmp(name, known[i]->name) != 0) continue;
         if (!made[i]) made[i] = metal_new(known[i], 0);
         return made[i];

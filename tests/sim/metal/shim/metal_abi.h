@@ -19,18 +19,53 @@ typedef struct sim_argument {
     unsigned long long bytes, align;
 } sim_argument;
 
+// A function constant, and the variable that plays it. A table of them ends with a NULL name.
+typedef struct sim_constant {
+    const char *name;
+    unsigned index, type; // MTLDataType
+    unsigned long long bytes;
+    void *value;
+} sim_constant;
+
 typedef struct sim_kernel {
     const char *name;
     void (*run)(const sim_thread *thread, const sim_binding *bindings);
     const sim_argument *arguments;
     int count;
+    unsigned long long constants; // that it uses: bit i is row i of the table
+    char *shared, *shared_end;    // its threadgroup memory
 } sim_kernel;
 
-// What a kernel calls; only barrier returns.
+enum { SIM_CONSTANTS_MAX = 64, SIM_SLOT_WORDS = 128 };
+
+// What all threads of a SIMD-group do together.
+typedef enum sim_operation {
+    SIM_LOAD,
+    SIM_STORE,
+    SIM_MULTIPLY,
+    SIM_BARRIER,
+    SIM_SUM,
+    SIM_MAX,
+    SIM_SHUFFLE_XOR,
+    SIM_BROADCAST,
+    SIM_OPERATIONS
+} sim_operation;
+
+// A thread's view of its SIMD-group, in one operation.
+typedef struct sim_simd {
+    unsigned lane, lanes;
+    unsigned *words; // SIM_SLOT_WORDS that all of them write before, and read after, they meet
+} sim_simd;
+
+// What a kernel calls; outside... and misused do not return.
 typedef struct sim_hooks {
     void (*barrier)(const char *file, int line);
     void (*outside)(int index, unsigned long long at, unsigned long long count);
     void (*outside_array)(const char *file, unsigned line, unsigned long long at);
+    sim_simd (*simd)(sim_operation operation, const char *file, int line);
+    void (*meet)(void); // returns when all threads of the SIMD-group have come
+    void (*in_group)(const void *at, unsigned long long bytes, const char *file, int line);
+    void (*misused)(const char *file, int line, const char *what);
 } sim_hooks;
 
 #endif
