@@ -54,7 +54,7 @@ KERNELS     := $(sort $(wildcard kernels/*.k))
 KC_SOURCES  := $(filter-out tools/kc/main.c,$(wildcard tools/kc/*.c))
 DEVICES     := cpu metal sim check $(if $(HAVE_VULKAN),vulkan) $(if $(HAVE_CUDA),cuda)
 LIB_SOURCES := $(filter-out $(ISA_SOURCES),$(wildcard src/*/*.c $(DEVICES:%=src/device/%/*.c))) $(KC_SOURCES)
-GENERATED   := kernels_tables sim_kernels metal_kernels $(if $(HAVE_VULKAN),spirv) $(if $(HAVE_CUDA),cuda_images)
+GENERATED   := kernels_tables sim_kernels metal_kernels metal_files $(if $(HAVE_VULKAN),spirv) $(if $(HAVE_CUDA),cuda_images)
 # (The slow ones first, so that no core waits for them at the end.)
 LIB_OBJECTS := $(foreach isa,$(ISAS),$(ISA_SOURCES:%.c=$(BUILD)/obj/%.$(isa).o)) \
                $(LIB_SOURCES:%.c=$(BUILD)/obj/%.o) $(GENERATED:%=$(BUILD)/obj/gen/%.o)
@@ -155,6 +155,14 @@ $(GEN)/sim_kernels.c: $(BUILD)/kc $(KERNELS)
 $(GEN)/metal_kernels.c: $(BUILD)/kc $(KERNELS)
 	@mkdir -p $(@D)
 	@$< metal $(KERNELS) > $@
+# Kernels for Metal alone: kernels/metal/matmul_simd.metal, below what kernel matmul has above itself.
+METAL_TEXTS := $(patsubst kernels/metal/%,$(GEN)/metal/%,$(sort $(wildcard kernels/metal/*.metal)))
+$(GEN)/metal/%.metal: kernels/metal/%.metal $(BUILD)/kc $(KERNELS)
+	@mkdir -p $(@D)
+	@{ $(BUILD)/kc msl $(firstword $(subst _, ,$*)) $(KERNELS) | sed '/^kernel void/,$$d' && echo '#line 1 "$<"' && cat $<; } > $@
+$(GEN)/metal_files.c: $(METAL_TEXTS) scripts/embed.sh $(BUILD)/sources
+	@sh scripts/embed.sh device/metal/metal_internal.h bt_metal_file $(METAL_TEXTS) > $@
+$(BUILD)/obj/gen/metal_files.o: $(METAL_TEXTS)
 $(GEN)/spirv.c: $(BUILD)/kc $(KERNELS)
 	@mkdir -p $(@D)/spirv
 	@echo "  SPIR-V"
@@ -229,7 +237,7 @@ $(BUILD)/obj/gen/web_assets.o: $(WEB)
 # The lists make a removed source file rebuild what contained it.
 $(BUILD)/sources: FORCE
 	@mkdir -p $(@D)
-	@echo '$(LIB_OBJECTS) $(CLI_OBJECTS) $(WEB) $(CUDA_CODE) $(CUDA_TEXTS)' > $@.new
+	@echo '$(LIB_OBJECTS) $(CLI_OBJECTS) $(WEB) $(CUDA_CODE) $(CUDA_TEXTS) $(METAL_TEXTS)' > $@.new
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 $(BUILD)/libbantam.a: $(LIB_OBJECTS) $(BUILD)/sources

@@ -132,7 +132,8 @@ static bt_status table(const char *device, const char *text) {
     p.y = p.b + p.k * p.n;
     fill(p.a, p.m * p.k, 1);
     fill(p.b, p.k * p.n, 2);
-    bool tuned = !strncmp(device, "cuda", 4) || !strncmp(device, "gpu", 3);
+    bool tuned = !strncmp(device, "cuda", 4) || !strncmp(device, "gpu", 3) ||
+                 !strncmp(device, "metal", 5);
     bt_status status = tuned ? line(device, BT_PRECISION_FP32, true, &p, text) : BT_OK;
     for (int i = BT_PRECISION_FP32; i <= BT_PRECISION_BF16 && status == BT_OK; i++)
         status = line(device, (bt_precision)i, false, &p, text);

@@ -4,9 +4,12 @@
 // the same nothing here shows.
 #include "device/kernels.h"
 #include "device/metal/metal.h"
+#include "device/portable.h"
 #include "metal.h"
 #include "nets.h"
 #include "support.h"
+
+#include <math.h>
 
 enum { N = 1000 };
 
@@ -190,12 +193,14 @@ static void test_refusals(void **state) {
     (void)state;
     counter c = make_buffers();
     wish_for(&(metal_sim_wish){.compile_error = "kernels/map.k:7:1: error: it is Friday"});
-    fails(BT_ERROR_DATA, "kernel map_vector does not compile", make_program(&c, false));
+    fails(BT_ERROR_DATA,
+          "kernel map_vector (kernels/map.k) does not compile: kernels/map.k:7:1: error",
+          make_program(&c, false));
     fails(BT_ERROR_DATA, "it is Friday", make_program(&c, false));
     wish_for(&(metal_sim_wish){.pipeline_error = "too many registers"});
-    fails(BT_ERROR_DATA, "too many registers", make_program(&c, false));
+    fails(BT_ERROR_DATA, "gives Metal no pipeline: too many registers", make_program(&c, false));
     wish_for(&(metal_sim_wish){.no_function = true});
-    fails(BT_ERROR_DATA, "no function of its name", make_program(&c, false));
+    fails(BT_ERROR_DATA, "gives Metal no function", make_program(&c, false));
     wish_for(&(metal_sim_wish){.threads_max = 128});
     fails(BT_ERROR_DEVICE, "with 128 at most", make_program(&c, false));
     reset();
@@ -237,6 +242,108 @@ static void test_lost(void **state) {
               api->read(c.dev, &c.x, 0, &value, sizeof value, &err));
         free_counter(&c);
     }
+}
+
+// y = op(a) op(b) + bias, then ReLU, of uniform numbers; returns which override ran, or NULL.
+static const char *product(bool no_overrides, bool transposed, float *y) {
+    enum { M = 250, DEPTH = 45 };
+    static const uint32_t n = 300;
+    bt_device *dev;
+    bt_buffer buffers[4];
+    const size_t sizes[4] = {M * DEPTH, DEPTH * n, n, M * n};
+    uint64_t seed = 5;
+    works(api->open(0, &(bt_context_desc){.no_overrides = no_overrides}, &err, &dev));
+    for (int i = 0; i < 4; i++) {
+        works(api->buffer_init(dev, sizes[i] * sizeof(float), &err, &buffers[i]));
+        for (size_t j = 0; j < sizes[i]; j++) y[j] = (float)test_random(&seed, -1, 1);
+        works(api->write(dev, &buffers[i], 0, y, sizes[i] * sizeof(float), &err));
+    }
+    bt_launch launch = {.kernel = BT_KERNEL_matmul, .dtype = BT_F32, .binding_count = 5};
+    bt_matmul_args args = {.m = M,
+                           .n = n,
+                           .k = DEPTH,
+                           .batch1 = 1,
+                           .batch2 = 1,
+                           .transpose_a = transposed,
+                           .transpose_b = transposed,
+                           .epilogue = BT_MAP_RELU};
+    memcpy(launch.scalars, &args, sizeof args);
+    static const int place[4] = {0, 1, 2, 4};
+    for (int i = 0; i < 4; i++)
+        launch.binding[place[i]] = (bt_binding){&buffers[i], 0, buffers[i].bytes};
+    bt_device_program *program;
+    works(api->program_init(dev, &launch, 1, &(bt_program_use){0}, &err, &program));
+    works(api->run(dev, program, 1, &err));
+    works(api->read(dev, &buffers[3], 0, y, buffers[3].bytes, &err));
+    int into = -1;
+    double bytes = 0;
+    const char *name = api->merged(program, 0, &into, &bytes);
+    check(into == 0, "its time goes to launch %d", into);
+    api->program_done(dev, program);
+    for (int i = 0; i < 4; i++) api->buffer_done(dev, &buffers[i]);
+    api->close(dev);
+    return name;
+}
+
+static void test_override(void **state) {
+    (void)state;
+    enum { ROOM = 250 * 300 };
+    float *want = allocate(ROOM * sizeof *want), *got = allocate(ROOM * sizeof *got);
+    for (int transposed = 0; transposed < 2; transposed++) {
+        check(!product(true, transposed, want), "an override runs though it was switched off");
+        const char *name = product(false, transposed, got);
+        check(name && !strcmp(name, "matmul_simd"), "%s runs", name ? name : "no override");
+        for (int i = 0; i < ROOM; i++)
+            check(fabsf(got[i] - want[i]) < 1e-5f, "element %d is %g, not %g", i, (double)got[i],
+                  (double)want[i]);
+        wish_for(&(metal_sim_wish){.family = 6}); // has no SIMD-group matrices
+        check(!product(false, transposed, got), "an override runs on a GPU that is too old");
+        check(!memcmp(want, got, ROOM * sizeof *got), "the portable kernel gives other bits");
+        reset();
+    }
+    free(want);
+    free(got);
+}
+
+static const char seven[] =
+    "#include <metal_stdlib>\n"
+    "using namespace metal;\n"
+    "#line 70 \"kernels/map.k\"\n"
+    "kernel void map_vector(device const float *a [[buffer(0)]], device float *y [[buffer(2)]],\n"
+    "    uint lid [[thread_index_in_threadgroup]], uint3 at [[threadgroup_position_in_grid]]) {\n"
+    "    uint i = at.x * 256u + lid;\n"
+    "    if (i < 1000u) y[i] = a[i] + 7.0f;\n"
+    "}\n";
+
+// A kernel is exchanged while a program exists; what does not compile changes nothing.
+static void test_swap(void **state) {
+    (void)state;
+    counter c = make_buffers();
+    works(make_program(&c, false));
+    works(api->run(c.dev, c.program, 20, &err));
+    uint32_t grid[3];
+    int index;
+    bt_launch launch = map(BT_MAP_ADD, &c.x, &c.one, &c.y);
+    works(bt_portable_pick(bt_portable_table, bt_portable_count, &launch, grid, &err, &index));
+    bt_portable rules = bt_portable_table[index]; // that soon are gone
+    uint32_t four[] = {BT_RULE_NUMBER, 4, BT_RULE_END};
+    char broken[sizeof seven];
+    memcpy(broken, seven, sizeof seven);
+    memcpy(strstr(broken, "7.0f"), "bad!", 4);
+    fails(BT_ERROR_DATA, "kernels/map.k:73", api->kernel_swap(c.dev, index, &rules, broken, &err));
+    works(api->run(c.dev, c.program, 1, &err)); // the old one is still there
+    expect_all(&c, 21);
+    rules.grid[0] = four;
+    rules.grid[1] = rules.grid[2] = NULL;
+    works(api->run(c.dev, c.program, 1, &err)); // and may be under way
+    works(api->kernel_swap(c.dev, index, &rules, seven, &err));
+    memset(four, 0xff, sizeof four);
+    works(api->run(c.dev, c.program, 2, &err)); // x + 7 twice: the copy is another kernel's
+    float x;
+    works(api->read(c.dev, &c.x, 0, &x, sizeof x, &err));
+    check(x == 22 + 2 * 7 || x == 22 + 4 * 7, "the new kernel is not used: %g", (double)x);
+    fails(BT_ERROR_USAGE, "no kernel -1", api->kernel_swap(c.dev, -1, &rules, seven, &err));
+    free_counter(&c);
 }
 
 // Step by step as on the CPU, through the public interface.
@@ -281,8 +388,8 @@ static void test_lenet_follows(void **state) {
 int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, before_device, after_device)
     const struct CMUnitTest on_device[] = {
-        TEST(test_probe),       TEST(test_round_trips),   TEST(test_steps),
-        TEST(test_times),       TEST(test_refusals),      TEST(test_lost),
+        TEST(test_probe),       TEST(test_round_trips),   TEST(test_steps),    TEST(test_times),
+        TEST(test_refusals),    TEST(test_lost),          TEST(test_override), TEST(test_swap),
         TEST(test_mlp_follows), TEST(test_lenet_follows),
     };
     return cmocka_run_group_tests(on_device, metal_start, NULL);

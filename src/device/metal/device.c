@@ -59,6 +59,8 @@ static bt_status open_parts(bt_device *dev, bt_error *err) {
              bt_mtl_text(bt_mtl_object(dev->gpu, bt_metal.name)));
     dev->most_bytes = bt_mtl_number(dev->gpu, bt_metal.max_buffer);
     dev->working_set = (size_t)BT_METAL(uint64_t)(dev->gpu, bt_metal.working_set);
+    dev->family = apple_family(dev->gpu);
+    dev->concurrent = BT_METAL(bool)(dev->gpu, bt_metal.has_unified);
     if (shared < BT_GROUP_SHARED_BYTES_MAX)
         return bt_fail(err, BT_ERROR_DEVICE,
                        "metal:%d (%s) has %zu bytes of threadgroup memory, and Bantam's kernels "
@@ -91,13 +93,13 @@ static void metal_close(bt_device *dev) {
 
 static bt_status metal_open(int index, const bt_context_desc *desc, bt_error *err,
                             bt_device **out) {
-    (void)desc;
     *out = NULL;
     char reason[BT_METAL_REASON_BYTES];
     bool possible;
     bt_device *dev = calloc(1, sizeof *dev);
     if (!dev) return bt_fail_memory(err, "the Metal device", sizeof *dev);
     dev->index = index;
+    dev->no_overrides = desc && desc->no_overrides;
     dev->gpu = bt_metal_gpu(reason, &possible);
     bt_status status = BT_OK;
     if (dev->gpu) {
@@ -134,6 +136,7 @@ const bt_device_api bt_device_metal = {
     .run = bt_metal_run,
     .wait = bt_metal_wait,
     .times = bt_metal_times,
+    .merged = bt_metal_merged,
     .log = bt_metal_log,
     .counters = metal_counters,
     .kernel_swap = bt_metal_kernel_swap,

@@ -7,6 +7,7 @@
 #include "base/checked.h"
 
 enum { STORAGE_SHARED = 0 }; // MTLResourceStorageModeShared
+#define MIB 0x1p20
 
 static bt_mtl new_buffer(bt_device *dev, size_t bytes) {
     return BT_METAL(bt_mtl, bt_mtl_uint, bt_mtl_uint)(dev->gpu, bt_metal.new_buffer, bytes,
@@ -31,20 +32,19 @@ bt_status bt_metal_buffer_init(bt_device *dev, size_t bytes, bt_error *err, bt_b
     }
     if (!buffer)
         return bt_fail(err, BT_ERROR_MEMORY,
-                       "out of memory on metal:%d: %zu bytes were asked for, %zu of %zu MiB are in "
-                       "use, and one piece may have %zu MiB; try a smaller batch or model",
-                       dev->index, bytes, dev->used_bytes >> 20, dev->working_set >> 20,
-                       dev->most_bytes >> 20);
+                       "out of memory on metal:%d: %zu bytes were asked for, %.1f of %.1f MiB are "
+                       "in use, and one piece may have %.1f MiB; try a smaller batch or model",
+                       dev->index, bytes, (double)dev->used_bytes / MIB,
+                       (double)dev->working_set / MIB, (double)dev->most_bytes / MIB);
     dev->used_bytes += whole;
     *out = (bt_buffer){buffer, bytes};
     return BT_OK;
 }
 
+// (Programs that use it are gone, and nothing of them is under way.)
 void bt_metal_buffer_done(bt_device *dev, bt_buffer *buffer) {
-    bt_error ignored = {0}; // what failed does not use it any more
     size_t whole;
     if (!buffer->handle) return;
-    (void)bt_metal_wait(dev, &ignored);
     bt_mtl_release(buffer->handle);
     if (rounded(buffer->bytes, &whole)) dev->used_bytes -= whole;
     *buffer = (bt_buffer){0};

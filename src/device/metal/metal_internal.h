@@ -25,11 +25,15 @@ typedef struct bt_mtl_size {
     X(max_shared, "maxThreadgroupMemoryLength") X(new_queue, "newCommandQueue") \
     X(new_buffer, "newBufferWithLength:options:") X(contents, "contents") \
     X(set_fast_math, "setFastMathEnabled:") \
-    X(new_library, "newLibraryWithSource:options:error:") X(new_function, "newFunctionWithName:") \
+    X(new_library, "newLibraryWithSource:options:error:") \
+    X(set_constant, "setConstantValue:type:atIndex:") \
+    X(new_function, "newFunctionWithName:constantValues:error:") \
     X(new_pipeline, "newComputePipelineStateWithFunction:error:") \
     X(max_threads, "maxTotalThreadsPerThreadgroup") \
     X(static_shared, "staticThreadgroupMemoryLength") \
-    X(command_buffer, "commandBuffer") X(compute_encoder, "computeCommandEncoder") \
+    X(command_buffer, "commandBufferWithUnretainedReferences") \
+    X(compute_encoder, "computeCommandEncoderWithDispatchType:") \
+    X(barrier, "memoryBarrierWithScope:") \
     X(set_pipeline, "setComputePipelineState:") X(set_buffer, "setBuffer:offset:atIndex:") \
     X(set_bytes, "setBytes:length:atIndex:") \
     X(dispatch, "dispatchThreadgroups:threadsPerThreadgroup:") X(end_encoding, "endEncoding") \
@@ -81,12 +85,23 @@ bool bt_metal_simulated(void);
 
 // ---- The device ---------------------------------------------------------------------------------
 
-// Generated: of each kernel of bt_portable_table.
-typedef struct bt_metal_kernel {
-    const char *text;      // MSL
-    uint32_t scalar_bytes; // in front of the word that says which bindings are there
-} bt_metal_kernel;
-extern const bt_metal_kernel bt_metal_kernels[];
+// Generated: the MSL of each kernel of bt_portable_table.
+extern const char *const bt_metal_texts[];
+
+// Generated: the MSL of the overrides, kernels/metal/NAME.metal below the helpers of its kernel.
+typedef struct bt_metal_file {
+    const char *name; // "matmul_simd.metal"
+    const unsigned char *begin, *end;
+} bt_metal_file;
+extern const bt_metal_file bt_metal_files[];
+
+// A kernel with its constants compiled in: which bindings are there, and the `const` scalars.
+typedef struct bt_metal_pipeline {
+    struct bt_metal_pipeline *next;
+    int kernel; // of dev->table
+    uint32_t constants[1 + BT_SPECIAL_MAX];
+    bt_mtl handle;
+} bt_metal_pipeline;
 
 enum { BT_METAL_IN_FLIGHT = 4 };
 
@@ -112,9 +127,14 @@ struct bt_device {
     bt_mtl nothing; // is bound where a binding is absent
     size_t used_bytes, most_bytes, working_set;
 
-    bt_mtl *pipelines;           // of each kernel; NULL: not needed so far
-    bt_portable *table;          // bt_portable_table, with kernels swapped
-    bt_portable_rules **rules;   // of those that were swapped
+    int family;      // the newest generation of Apple's GPUs that it belongs to; 0: none
+    bool concurrent; // dispatches may run side by side
+    bool no_overrides;
+    bt_portable *table;        // bt_portable_table, with kernels swapped; then the overrides
+    int kernel_count;          // of it
+    bt_portable_rules **rules; // of those that were swapped
+    bt_mtl *libraries;         // of each kernel, compiled; NULL: not needed so far
+    bt_metal_pipeline *pipelines;
     uint64_t generation;         // counts swaps
     bt_device_program *programs; // those that are alive
 };
@@ -135,11 +155,22 @@ bt_status bt_metal_read(bt_device *dev, const bt_buffer *buffer, size_t offset, 
 // pipeline.c
 bt_status bt_metal_pipelines_open(bt_device *dev, bt_error *err);
 void bt_metal_pipelines_close(bt_device *dev);
-// Compiles `text`, whose function is named as the kernel, for groups of `kernel`.
+// Compiles MSL.
 bt_status bt_metal_compile(bt_device *dev, const bt_portable *kernel, const char *text,
                            bt_error *err, bt_mtl *out);
-// The pipeline of a kernel of the table, compiled when it is first asked for.
-bt_status bt_metal_pipeline_for(bt_device *dev, int portable, bt_mtl *out, bt_error *err);
+// The pipeline that runs the launch as kernel `kernel` of dev->table, made when it is first needed.
+bt_status bt_metal_pipeline_for(bt_device *dev, const bt_launch *launch, int kernel, bt_mtl *out,
+                                bt_error *err);
+// Forgets those of a kernel. Nothing may be under way.
+void bt_metal_pipelines_drop(bt_device *dev, int kernel);
+
+// override.c
+extern const int bt_metal_override_count;
+// Fills in entries for the overrides, behind those of bt_portable_table.
+void bt_metal_overrides_fill(bt_portable *table);
+// The entry of dev->table that runs the launch faster than a portable kernel, and its grid; -1:
+// there is none.
+int bt_metal_override_for(const bt_device *dev, const bt_launch *launch, uint32_t grid[3]);
 
 // swap.c
 bt_status bt_metal_kernel_swap(bt_device *dev, int portable, const bt_portable *rules,
@@ -153,6 +184,7 @@ bt_status bt_metal_run(bt_device *dev, bt_device_program *program, uint32_t step
 bt_status bt_metal_wait(bt_device *dev, bt_error *err);
 void bt_metal_times(bt_device *dev, const bt_device_program *program, double *seconds,
                     double *total);
+const char *bt_metal_merged(const bt_device_program *program, int launch, int *into, double *bytes);
 const struct bt_launch_log *bt_metal_log(const bt_device_program *program);
 // Finds the kernels of all programs anew, so that a swap that does not fit one fails now.
 bt_status bt_metal_resolve_all(bt_device *dev, bt_error *err);

@@ -1,6 +1,10 @@
 // Programs: Metal sends a command buffer once, so each chunk of steps is encoded anew, in one
-// encoder, while the chunks before it run. Dispatches of an encoder are in order. A chunk is as
-// many steps as the GPU runs in CHUNK_SECONDS: few command buffers, and none that a watchdog ends.
+// encoder, while the chunks before it run. Dispatches of the encoder may run side by side, but for
+// the barriers that depend.c finds. (On GPUs with memory of their own they run in order: there
+// barriers were seen not to be enough, llama.cpp #19567.) A chunk is as many steps as the GPU runs
+// in CHUNK_SECONDS: few command buffers, and none that a watchdog ends. They keep nothing alive
+// that they use, which would cost a call for each binding: who frees a program or a pipeline
+// waits first.
 //
 // A timed program has a command buffer for each launch: GPUs of Apple cannot tell the time between
 // the dispatches of one.
@@ -11,21 +15,23 @@
 
 #include "base/launch_log.h"
 #include "base/threads.h"
+#include "device/depend.h"
 #include "device/kernels.h"
 
 enum { CHUNK_LAUNCHES = 2048 }; // at most in a chunk of several steps, to bound its memory
 #define CHUNK_SECONDS 0.05
 
 typedef struct metal_launch {
-    bt_mtl pipeline; // of the device
+    const char *override; // its name, where one runs the launch
+    bt_mtl pipeline;      // of the device
     uint32_t group, grid[3];
     uint32_t scalar_bytes;
-    unsigned char scalars[BT_SCALAR_BYTES_MAX + 4]; // and then which bindings are there
 } metal_launch;
 
 struct bt_device_program {
     bt_launch *launches;
     metal_launch *resolved; // of each launch
+    bool *barrier;          // before each launch
     int count;
     uint64_t generation; // of the kernels that were resolved
     double step_seconds; // of the latest chunk; 0: not known
@@ -119,6 +125,7 @@ bt_status bt_metal_wait(bt_device *dev, bt_error *err) {
 // What is set in an encoder stays set: only what differs is set again.
 typedef struct encoder {
     bt_mtl handle, pipeline;
+    bool used; // by a dispatch
     struct {
         bt_mtl buffer;
         size_t offset;
@@ -138,31 +145,34 @@ static void bind(const bt_device *dev, encoder *to, int at, const bt_binding *bi
 }
 
 static void encode(const bt_device *dev, const bt_device_program *program, int i, encoder *to) {
+    enum { BUFFERS = 1 }; // MTLBarrierScopeBuffers
     const bt_launch *launch = &program->launches[i];
     const metal_launch *at = &program->resolved[i];
     int count = launch->binding_count;
+    if (to->used && program->barrier[i] && dev->concurrent)
+        BT_METAL(void, bt_mtl_uint)(to->handle, bt_metal.barrier, BUFFERS);
+    to->used = true;
     if (to->pipeline != at->pipeline)
         BT_METAL(void, bt_mtl)(to->handle, bt_metal.set_pipeline, at->pipeline);
     to->pipeline = at->pipeline;
     for (int b = 0; b < count; b++) bind(dev, to, b, &launch->binding[b]);
     to->bound[count].buffer = NULL;
     BT_METAL(void, const void *, bt_mtl_uint, bt_mtl_uint)
-    (to->handle, bt_metal.set_bytes, at->scalars, at->scalar_bytes, (bt_mtl_uint)count);
+    (to->handle, bt_metal.set_bytes, launch->scalars, at->scalar_bytes, (bt_mtl_uint)count);
     bt_mtl_size grid = {at->grid[0], at->grid[1], at->grid[2]}, group = {at->group, 1, 1};
     BT_METAL(void, bt_mtl_size, bt_mtl_size)(to->handle, bt_metal.dispatch, grid, group);
 }
 
-// Which bindings are there is the last word of the scalars.
 static bt_status resolve_launch(bt_device *dev, const bt_launch *launch, metal_launch *at,
                                 bt_error *err) {
-    int portable;
-    BT_TRY(bt_portable_pick(dev->table, bt_portable_count, launch, at->grid, err, &portable));
-    BT_TRY(bt_metal_pipeline_for(dev, portable, &at->pipeline, err));
-    uint32_t present = bt_portable_present(launch), bytes = bt_metal_kernels[portable].scalar_bytes;
-    at->group = dev->table[portable].group;
-    memcpy(at->scalars, launch->scalars, bytes);
-    memcpy(at->scalars + bytes, &present, sizeof present);
-    at->scalar_bytes = bytes + (uint32_t)sizeof present;
+    int kernel = bt_metal_override_for(dev, launch, at->grid);
+    at->override = kernel < 0 ? NULL : dev->table[kernel].name;
+    if (kernel < 0)
+        BT_TRY(bt_portable_pick(dev->table, bt_portable_count, launch, at->grid, err, &kernel));
+    BT_TRY(bt_metal_pipeline_for(dev, launch, kernel, &at->pipeline, err));
+    at->group = dev->table[kernel].group;
+    at->scalar_bytes = bt_kernel_table[launch->kernel].scalar_bytes;
+    if (at->scalar_bytes == 0) at->scalar_bytes = sizeof(uint32_t); // Metal binds no empty struct
     return BT_OK;
 }
 
@@ -185,8 +195,12 @@ bt_status bt_metal_resolve_all(bt_device *dev, bt_error *err) {
 
 // Commits launches [begin, end) as often as `slot` says, which is what to collect then.
 static bt_status commit(bt_device *dev, bt_metal_slot *slot, int begin, int end, bt_error *err) {
+    enum { SERIAL, CONCURRENT }; // MTLDispatchType
     bt_mtl commands = bt_mtl_object(dev->queue, bt_metal.command_buffer);
-    encoder to = {.handle = commands ? bt_mtl_object(commands, bt_metal.compute_encoder) : NULL};
+    encoder to = {0};
+    if (commands)
+        to.handle = BT_METAL(bt_mtl, bt_mtl_uint)(commands, bt_metal.compute_encoder,
+                                                  dev->concurrent ? CONCURRENT : SERIAL);
     if (!to.handle)
         return bt_fail(err, BT_ERROR_DEVICE,
                        "metal:%d (%s) gives no command %s; close other programs that use the GPU",
@@ -258,6 +272,13 @@ void bt_metal_times(bt_device *dev, const bt_device_program *program, double *se
     *total = program->total;
 }
 
+const char *bt_metal_merged(const bt_device_program *program, int launch, int *into,
+                            double *bytes) {
+    (void)bytes; // an override moves what the kernel moves
+    *into = launch;
+    return program->resolved[launch].override;
+}
+
 const bt_launch_log *bt_metal_log(const bt_device_program *program) {
     return program->log;
 }
@@ -275,6 +296,7 @@ void bt_metal_program_done(bt_device *dev, bt_device_program *program) {
         }
     free(program->launches);
     free(program->resolved);
+    free(program->barrier);
     bt_launch_log_free(program->log);
     free(program);
 }
@@ -284,9 +306,11 @@ static bt_status make(bt_device *dev, bt_device_program *program, const bt_launc
     size_t count = (size_t)program->count;
     program->launches = calloc(count + 1, sizeof *program->launches);
     program->resolved = calloc(count + 1, sizeof *program->resolved);
-    if (!program->launches || !program->resolved)
+    program->barrier = calloc(count + 1, sizeof *program->barrier);
+    if (!program->launches || !program->resolved || !program->barrier)
         return bt_fail_memory(err, "a program", count * sizeof *launches);
     if (count > 0) memcpy(program->launches, launches, count * sizeof *launches);
+    bt_place_barriers(program->launches, program->count, NULL, NULL, program->barrier);
     if (timed) BT_TRY(bt_launch_log_make(program->count, err, &program->log));
     return resolve(dev, program, err);
 }
