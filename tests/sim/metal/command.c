@@ -156,15 +156,15 @@ static void command_done(void *data) {
     metal_drop(c->queue);
 }
 
-// MTLCommandBuffer, commit(): "You can only commit a command buffer once."
+// MTLCommandBuffer, commit(): "You can commit a command buffer to its command queue only one time."
 static bool rule_committed_once(const metal_command *c) {
     if (c->status == METAL_NOT_ENQUEUED) return true;
     metal_finding("-[MTLCommandBuffer commit]: it was committed before.");
     return false;
 }
 
-// MTLCommandBuffer, commit(): "You can't commit a command buffer if the command buffer has an
-// active command encoder"; MTLCommandBuffer, overview: one encoder at a time is active.
+// MTLCommandBuffer, commit(): "You can only commit a command buffer when it doesn't have an active
+// encoder"; MTLCommandBuffer, overview: one encoder at a time is active.
 bool metal_rule_encoding_ended(const metal_command *c, const char *where) {
     if (!c->encoder) return true;
     metal_finding("-[MTLCommandBuffer %s]: an encoder of it has not got endEncoding.", where);

@@ -52,7 +52,8 @@ static void end_encoder(encoder_data *e) {
     metal_places_drop(c, e->places);
 }
 
-// MTLCommandEncoder, endEncoding(): comes before the encoder is released.
+// MTLCommandEncoder, endEncoding(), is what completes an encoder; "Command encoder released without
+// endEncoding" is what Metal's validation says of one that went without.
 static void rule_encoder_released(encoder_data *e) {
     if (e->ended) return;
     metal_finding("-[MTLComputeCommandEncoder dealloc]: it is released without endEncoding.");
@@ -65,7 +66,7 @@ static void encoder_done(void *data) {
     metal_drop(e->command);
 }
 
-// MTLCommandEncoder, endEncoding(): the encoder takes no more commands after it.
+// MTLCommandEncoder, endEncoding(): "You cannot encode any other commands with this encoder."
 static bool rule_encoding(const encoder_data *e, const char *selector) {
     if (!e->ended) return true;
     metal_finding("-[MTLComputeCommandEncoder %s]: it has got endEncoding before.", selector);
@@ -97,7 +98,8 @@ static bool rule_index(metal_uint index, const char *selector) {
     return false;
 }
 
-// MTLComputeCommandEncoder, setBuffer(_:offset:index:): the offset is one within the buffer.
+// MTLComputeCommandEncoder, setBuffer(_:offset:index:): "The number of bytes to skip in the buffer
+// before the first element", of which there is one then.
 static bool rule_offset(const metal_buffer *b, metal_uint offset) {
     if (offset < b->bytes) return true;
     metal_finding(

@@ -90,8 +90,8 @@ static void misused(const char *file, int line, const char *what) {
     leave(DONE);
 }
 
-// Metal Shading Language Specification, "SIMD-group Matrix Functions": pointers of the threadgroup
-// address space, whose elements are there.
+// Metal Shading Language Specification, "Creating, Loading, and Storing Matrix Elements": from and
+// to threadgroup memory, which ends somewhere.
 static void rule_inside_group(const void *at, unsigned long long bytes, const char *file,
                               int line) {
     const char *first = at;
@@ -127,8 +127,8 @@ static const char *const operation_names[SIM_OPERATIONS] = {[SIM_LOAD] = "simdgr
                                                             [SIM_SHUFFLE_XOR] = "simd_shuffle_xor",
                                                             [SIM_BROADCAST] = "simd_broadcast"};
 
-// Metal Shading Language Specification, "SIMD-group Matrix Data Types": all threads of a SIMD-group
-// hold a matrix together, so that all 32 must be there.
+// Metal Shading Language Specification, "SIMD-group Matrix Data Types": "Operations on SIMD-group
+// matrices are executed cooperatively by threads in the SIMD-group", so that all 32 must be there.
 static void rule_simd_whole(sim_operation operation, unsigned lanes, const char *file, int line) {
     char what[120];
     if (operation > SIM_MULTIPLY || lanes == METAL_SIMD) return;
@@ -162,7 +162,8 @@ static void entry(void) {
 }
 
 // Metal Shading Language Specification, "Threadgroup and SIMD-group Synchronization
-// Functions": all threads of a group must reach the same barrier.
+// Functions": all threads of a group must reach the same barrier. (On Apple silicon one that has
+// ended does not; on other GPUs it does.)
 static void rule_barrier_met(void) {
     const state *first = &run.states[0];
     for (unsigned i = 1; i < run.count && !run.failed; i++) {
@@ -199,9 +200,10 @@ static void found_apart(unsigned other) {
     broken(s->file, s->line, what);
 }
 
-// The same chapter, "SIMD-group Functions" and "SIMD-group Matrix Functions": the threads of a
-// SIMD-group reach the same one. (Reductions would do with those that are active; nobody should
-// count on that.) True: all are in one.
+// Metal Shading Language Specification, "SIMD-group Matrix Data Types": "all operations must be
+// executed only under uniform control-flow within the SIMD-group"; "Threadgroup and SIMD-group
+// Synchronization Functions": so must simdgroup_barrier. (The functions of "SIMD-group Functions"
+// do with the active threads; nobody should count on which these are.) True: all are in one.
 static bool rule_simd_together(unsigned begin, unsigned end) {
     unsigned in = end;
     for (unsigned i = end; i-- > begin;)

@@ -98,7 +98,9 @@ static bool rule_constant_given(const sim_kernel *kernel, const sim_constant *co
     return false;
 }
 
-// What the values are now is what the function keeps. (Values that it does not use are ignored.)
+// MTLFunctionConstantValues: "When you create a specialized function, subsequent changes to its
+// constant values have no effect." makeFunction(name:constantValues:): "The compiler ignores any
+// values that don't correspond to a function constant in the named function".
 static bool take_values(metal_pipeline *function, const constants_data *c, char *text,
                         size_t text_bytes) {
     const sim_constant *constants = program_of(function)->constants;
@@ -204,7 +206,7 @@ static bool rule_shared_memory(const sim_kernel *kernel, char *text, size_t text
 }
 
 // MTLLibrary, makeFunction(name:): a function that uses function constants and comes from there
-// only tells which these are: "You can't use to create a render or compute pipeline."
+// only tells which these are; there is no pipeline of it.
 static bool rule_specialized(const metal_pipeline *function, char *text, size_t text_bytes) {
     if (function->ready) return true;
     snprintf(text, text_bytes,
