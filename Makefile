@@ -159,7 +159,7 @@ $(GEN)/metal_kernels.c: $(BUILD)/kc $(KERNELS)
 METAL_TEXTS := $(patsubst kernels/metal/%,$(GEN)/metal/%,$(sort $(wildcard kernels/metal/*.metal)))
 $(GEN)/metal/%.metal: kernels/metal/%.metal $(BUILD)/kc $(KERNELS)
 	@mkdir -p $(@D)
-	@{ $(BUILD)/kc msl $(firstword $(subst _, ,$*)) $(KERNELS) | sed '/^kernel void/,$$d' && echo '#line 1 "$<"' && cat $<; } > $@
+	@{ $(BUILD)/kc msl $(firstword $(subst _, ,$*)) $(KERNELS) | sed '/^\[\[max_total/,$$d' && echo '#line 1 "$<"' && cat $<; } > $@
 $(GEN)/metal_files.c: $(METAL_TEXTS) scripts/embed.sh $(BUILD)/sources
 	@sh scripts/embed.sh device/metal/metal_internal.h bt_metal_file $(METAL_TEXTS) > $@
 $(BUILD)/obj/gen/metal_files.o: $(METAL_TEXTS)

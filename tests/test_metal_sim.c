@@ -322,6 +322,28 @@ static void test_dispatches(void **state) {
     tell(encoder, "endEncoding");
 }
 
+// A kernel may say how many threads its groups have at most.
+static void test_most_threads(void **state) {
+    (void)state;
+    static const char text[] = "#include <metal_stdlib>\n"
+                               "[[max_total_threads_per_threadgroup(48)]] kernel void few(\n"
+                               "    device float *y [[buffer(0)]]) { y[0] = 1.0f; }\n"
+                               "kernel void many(device float *y [[buffer(0)]]) { y[0] = 1.0f; }\n";
+    id error = NULL, mine = library_of(device, text, &error);
+    check(mine, "%s", said(error));
+    id few = function_of(mine, "few"), many = function_of(mine, "many");
+    id pipes[] = {pipeline_of(device, few, &error), pipeline_of(device, many, &error)};
+    check(number(pipes[0], "maxTotalThreadsPerThreadgroup") == 48, "few has another limit");
+    check(number(pipes[1], "maxTotalThreadsPerThreadgroup") == 1024, "many has a limit");
+    id encoder = get(get(queue, "commandBuffer"), "computeCommandEncoder");
+    set_pipeline(encoder, pipes[0]);
+    dispatch(encoder, 1, 49);
+    found("a group of 49 x 1 x 1 threads is larger than 48");
+    tell(encoder, "endEncoding");
+    id all[] = {pipes[0], pipes[1], few, many, mine};
+    for (int i = 0; i < 5; i++) tell(all[i], "release");
+}
+
 static void test_threadgroup_memory(void **state) {
     (void)state;
     id error = NULL;
@@ -740,6 +762,7 @@ int main(int argc, char **argv) {
         TEST(test_encoding),
         TEST(test_dispatches),
         TEST(test_threadgroup_memory),
+        TEST(test_most_threads),
         TEST(test_unretained),
         TEST(test_freed_in_flight),
         TEST(test_freed_while_encoding),

@@ -16,7 +16,7 @@ constant uint LONG_ROW = SIDE + 4u;     // of [DEPTH, SIDE]
 constant uint LOADS = 8u;               // of a thread, of a and of b: SIDE * DEPTH / 128
 constant uint STRIP = 256u;             // 8 rows of a SIMD-group's quarter
 
-kernel void matmul_simd(device const float *a [[buffer(0)]],
+[[max_total_threads_per_threadgroup(128)]] kernel void matmul_simd(device const float *a [[buffer(0)]],
     device const float *b [[buffer(1)]],
     device const float *bias [[buffer(2)]],
     device const float *y_forward [[buffer(3)]],

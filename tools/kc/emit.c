@@ -539,7 +539,8 @@ static void msl_kernel(kc_writer *w) {
             put(w, "constant uint %.*s [[function_constant(%d)]];\n", KC_TEXT(s->at), id);
         id += s->special;
     }
-    put(w, "\nkernel void %s(", w->k->public.name);
+    put(w, "\n[[max_total_threads_per_threadgroup(%u)]] kernel void %s(",
+        (unsigned)w->k->public.group, w->k->public.name);
     for (int i = 0; i < w->k->buffer_count; i++) {
         const kc_symbol *s = w->k->buffer[i];
         put(w, "device %s%s *%.*s [[buffer(%d)]],\n    ", s->mode == 'r' ? "const " : "",

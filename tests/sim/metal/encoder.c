@@ -203,10 +203,11 @@ static bool rule_argument_bound(const encoder_data *e, const char *kernel, const
 
 // MTLComputeCommandEncoder, dispatchThreadgroups(_:threadsPerThreadgroup:), and
 // MTLComputePipelineState, maxTotalThreadsPerThreadgroup.
-static bool rule_threads(const char *kernel, metal_size groups, metal_size threads) {
+static bool rule_threads(const sim_kernel *of, metal_size groups, metal_size threads) {
+    const char *kernel = of->name;
     bool some = groups.width && groups.height && groups.depth && threads.width && threads.height &&
                 threads.depth;
-    metal_uint most = metal_threads_max();
+    metal_uint most = metal_threads_max(of);
     if (!some)
         metal_finding(
             "kernel %s: a grid of %lu x %lu x %lu groups of %lu x %lu x %lu threads has a "
@@ -250,7 +251,7 @@ static void encoder_dispatch(object *self, metal_sel sel, metal_size groups, met
     encoder_data *e = self->data;
     if (!rule_encoding(e, sel) || !rule_pipeline_set(e)) return;
     const sim_kernel *kernel = ((metal_pipeline *)e->pipeline->data)->kernel;
-    if (!rule_threads(kernel->name, groups, threads)) return;
+    if (!rule_threads(kernel, groups, threads)) return;
     for (int i = 0; i < kernel->count; i++)
         if (!rule_argument_bound(e, kernel->name, &kernel->arguments[i])) return;
     metal_dispatch *d = calloc(1, sizeof *d);

@@ -123,7 +123,7 @@ extern const metal_class metal_constants_factory, metal_class_constants;
 metal_object *metal_library_make(metal_object *text, metal_object *options, int family,
                                  metal_object **error);
 metal_object *metal_pipeline_make(metal_object *function, metal_object **error);
-metal_uint metal_threads_max(void), metal_shared_max(void);
+metal_uint metal_threads_max(const sim_kernel *kernel), metal_shared_max(void);
 // The constants of its program get the values that its function was made with.
 void metal_pipeline_prepare(const metal_pipeline *pipeline);
 

@@ -238,12 +238,13 @@ static object *kernel_name(object *self, metal_sel sel) {
     return metal_string(((metal_pipeline *)self->data)->kernel->name);
 }
 
-metal_uint metal_threads_max(void) {
-    return metal_wish.threads_max ? metal_wish.threads_max : METAL_THREADS;
+metal_uint metal_threads_max(const sim_kernel *kernel) {
+    metal_uint most = metal_wish.threads_max ? metal_wish.threads_max : METAL_THREADS;
+    return kernel->threads && kernel->threads < most ? kernel->threads : most;
 }
 static metal_uint pipeline_threads(object *self, metal_sel sel) {
-    (void)self, (void)sel;
-    return metal_threads_max();
+    (void)sel;
+    return metal_threads_max(((metal_pipeline *)self->data)->kernel);
 }
 static metal_uint pipeline_width(object *self, metal_sel sel) {
     (void)self, (void)sel;

@@ -34,6 +34,7 @@ typedef struct parameter {
 typedef struct function {
     slice name, whole; // from the name to the end of the body
     bool kernel, shared;
+    unsigned threads;   // that a group may have at most; 0: not said
     uint64_t constants; // that it uses
 } function;
 
@@ -180,9 +181,13 @@ static void find_uses(source *s) {
     }
 }
 
+// Metal Shading Language Specification, "Kernel Functions": the most threads of a group.
+static const char most_threads[] = "max_total_threads_per_threadgroup";
+
 static void read_program(source *s) {
     int depth = 0;
     bool kernel = false;
+    unsigned threads = 0;
     const char *end = s->text + strlen(s->text);
     for (slice word = {s->text, s->text};;) {
         word = next_word(s, word.end, end, &depth);
@@ -190,11 +195,16 @@ static void read_program(source *s) {
         if (depth > 0) continue;
         int count = s->function_count;
         if (same(word, "kernel")) kernel = true;
-        if (same(word, "constant"))
+        if (same(word, most_threads))
+            threads = (unsigned)strtoul(word.end + 1, NULL, 10);
+        else if (same(word, "constant"))
             word.end = read_constant(s, word);
         else
             word.end = read_function(s, word, kernel);
-        if (s->function_count > count) kernel = false;
+        if (s->function_count == count) continue;
+        s->functions[count].threads = threads;
+        kernel = false;
+        threads = 0;
     }
     find_uses(s);
 }
@@ -352,9 +362,9 @@ static void put_kernel(FILE *out, const source *s, const function *f) {
     }
     fprintf(out,
             "extern \"C\" const sim_kernel sim_kernel_%.*s;\nconst sim_kernel sim_kernel_%.*s = "
-            "{\"%.*s\", sim_run_%.*s, sim_arguments_%.*s, %d, %lluull, %s};\n",
+            "{\"%.*s\", sim_run_%.*s, sim_arguments_%.*s, %d, %u, %lluull, %s};\n",
             TEXT(f->name), TEXT(f->name), TEXT(f->name), TEXT(f->name), TEXT(f->name), bound,
-            (unsigned long long)f->constants, shared);
+            f->threads, (unsigned long long)f->constants, shared);
 }
 
 // MTLDataType of a scalar; 0: none that a constant may have here.
@@ -456,6 +466,10 @@ static const char *put_word(FILE *out, source *s, slice word) {
         fputc(')', out);
         put_lines(out, open, end);
         return end;
+    }
+    if (same(word, most_threads)) { // an attribute that C++ does not know
+        fprintf(out, "maybe_unused");
+        return closed(s, word.end);
     }
     static const char *const qualifiers[] = {"device", "constant", "threadgroup", "const"};
     for (int i = 0; i < 4; i++)

@@ -32,6 +32,7 @@ typedef struct sim_kernel {
     void (*run)(const sim_thread *thread, const sim_binding *bindings);
     const sim_argument *arguments;
     int count;
+    unsigned threads; // of a group, at most; 0: not said
     unsigned long long constants; // that it uses: bit i is row i of the table
     char *shared, *shared_end;    // its threadgroup memory
 } sim_kernel;
