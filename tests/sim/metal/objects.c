@@ -293,7 +293,8 @@ static metal_imp rule_selector_known(const metal_object *object, metal_sel selec
     return NULL;
 }
 
-void metal_nil(void) __asm__("metal_nil");
+// (A local symbol would do, but GNU's linker for ARM takes the start of the section for it.)
+void metal_nil(void) __asm__("metal_nil") __attribute__((visibility("hidden")));
 metal_imp metal_method_of(const metal_object *object, metal_sel selector) __asm__("metal_method_of")
     __attribute__((used));
 
@@ -324,6 +325,8 @@ __asm__(".text\n"
         "    movq 24(%rsp), %rcx\n   movq 32(%rsp), %r8\n   movq 40(%rsp), %r9\n"
         "    leave\n    jmp *%r11\n"
         ".size objc_msgSend, .-objc_msgSend\n"
+        ".globl metal_nil\n"
+        ".hidden metal_nil\n"
         "metal_nil:\n"
         "    xorl %eax, %eax\n    xorl %edx, %edx\n    pxor %xmm0, %xmm0\n    ret\n");
 #elif defined(__aarch64__)
@@ -340,6 +343,8 @@ __asm__(".text\n"
         "    ldp x4, x5, [sp, #48]\n    ldp x6, x7, [sp, #64]\n    ldr x8, [sp, #80]\n"
         "    ldp x29, x30, [sp], #96\n    br x16\n"
         ".size objc_msgSend, .-objc_msgSend\n"
+        ".globl metal_nil\n"
+        ".hidden metal_nil\n"
         "metal_nil:\n"
         "    mov x0, #0\n    mov x1, #0\n    fmov d0, xzr\n    ret\n");
 #else
