@@ -3,11 +3,11 @@
 #include "watch.h"
 
 #include "parity.h"
+#include "system.h"
 
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 enum { NAMES_BYTES = 2048, SENTENCE_BYTES = 1200 };
 

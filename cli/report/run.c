@@ -1,6 +1,8 @@
 // Reading run directories; see run.h.
 #include "run.h"
 
+#include "system.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -9,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { RECORD_BYTES_MAX = 4 << 20 };

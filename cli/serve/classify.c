@@ -3,11 +3,11 @@
 
 #include "center.h"
 #include "report/chart.h"
+#include "system.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 // A checkpoint may come from anywhere, and everybody waits while one drawing is classified.
 enum { SIDE_MAX = 1024, NUMBERS_MAX = 8 << 20, WORK_MAX = 2000000000 };

@@ -3,17 +3,16 @@
 #include "live.h"
 
 #include "report/page.h"
+#include "system.h"
 
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { LOOK_MS = 250, REST = 200, NICENESS = 10 };
+enum { LOOK_MS = 250, REST = 200 };
 
 static const char *const watched[] = {"run.json",
                                       "metrics_train.csv",
@@ -91,6 +90,7 @@ static void *analyse(void *user) {
     live *l = user;
     run r;
     char why[512] = "";
+    give_way("live page");
     bool known = run_read(&r, l->path, why) == BT_OK;
     if (known) run_analyse(&r, NULL, 0);
     pthread_mutex_lock(&l->lock);
@@ -124,7 +124,7 @@ static void want_analysis(live *l) {
         !memcmp(files, l->tried, sizeof l->tried))
         return;
     memcpy(l->tried, files, sizeof l->tried);
-    l->analysing = !pthread_create(&l->analyst, NULL, analyse, l); // (as nice as this thread)
+    l->analysing = !pthread_create(&l->analyst, NULL, analyse, l);
 }
 
 // ---- Looking -----------------------------------------------------------------------------------
@@ -263,13 +263,9 @@ static void answer_page(live *l, uint64_t ticket) {
 
 // Waits for the next look; false: it is the end. Sets the newest ticket.
 static bool rest(live *l, uint64_t *ticket) {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += LOOK_MS * 1000000;
-    if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
     pthread_mutex_lock(&l->lock);
     while (!l->stop && !l->woken && l->asked == l->answered)
-        if (pthread_cond_timedwait(&l->wake, &l->lock, &until)) break;
+        if (!condition_wait(&l->wake, &l->lock, LOOK_MS)) break;
     l->woken = false;
     *ticket = l->asked;
     bool go_on = !l->stop;
@@ -280,9 +276,7 @@ static bool rest(live *l, uint64_t *ticket) {
 static void *work(void *user) {
     live *l = user;
     uint64_t ticket;
-    // (On Linux this is of the thread, not of the process.)
-    (void)!setpriority(PRIO_PROCESS, (id_t)gettid(), NICENESS);
-    pthread_setname_np(pthread_self(), "live page"); // (bench/serve.sh looks for it)
+    give_way("live page"); // (bench/serve.sh looks for it)
     while (rest(l, &ticket)) {
         double now = now_seconds();
         look_for_changes(l);
@@ -312,12 +306,8 @@ live *live_start(const char *folder, bool (*tick)(void *user), void *user) {
     }
     snprintf(l->path, sizeof l->path, "%s", folder);
     l->tick = tick, l->user = user;
-    pthread_condattr_t how;
-    pthread_condattr_init(&how);
-    pthread_condattr_setclock(&how, CLOCK_MONOTONIC);
     pthread_mutex_init(&l->lock, NULL);
-    pthread_cond_init(&l->wake, &how);
-    pthread_condattr_destroy(&how);
+    condition_make(&l->wake);
     if (!pthread_create(&l->thread, NULL, work, l)) return l;
     live_free(l);
     return NULL;

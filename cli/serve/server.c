@@ -13,7 +13,6 @@
 #include <fcntl.h>
 #include <math.h>
 #include <microhttpd.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -179,8 +178,9 @@ static enum MHD_Result get_page(client *c) {
 }
 
 static bool hung_up(const client *c) {
-    struct pollfd p = {.fd = c->socket, .events = POLLRDHUP};
-    return poll(&p, 1, 0) == 1 && p.revents;
+    char next;
+    ssize_t n = recv(c->socket, &next, 1, MSG_PEEK | MSG_DONTWAIT);
+    return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
 }
 
 static ssize_t read_events(void *user, uint64_t at, char *out, size_t bytes_max) {
@@ -441,8 +441,10 @@ static int listen_at(int port) {
     struct sockaddr_in address = {.sin_family = AF_INET,
                                   .sin_port = htons((uint16_t)port),
                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int yes = 1, s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int yes = 1, s = socket(AF_INET, SOCK_STREAM, 0);
     if (s < 0) return -1;
+    fcntl(s, F_SETFD, FD_CLOEXEC);
+    fcntl(s, F_SETFL, O_NONBLOCK);
     setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
     if (!bind(s, (struct sockaddr *)&address, sizeof address) && !listen(s, 64)) return s;
     int error = errno;

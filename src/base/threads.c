@@ -10,6 +10,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifdef __APPLE__
+#include <sys/sysctl.h>
+#endif
+
 enum { SPINS = 4000, WORKERS_MAX = 256 };
 
 struct bt_pool {
@@ -214,6 +218,11 @@ int bt_core_count(void) {
 #ifdef __linux__
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#elif defined(__APPLE__)
+    // The fast ones of Apple silicon: at a barrier they would wait for the others.
+    int fast = 0;
+    size_t bytes = sizeof fast;
+    if (!sysctlbyname("hw.perflevel0.logicalcpu", &fast, &bytes, NULL, 0) && fast > 0) return fast;
 #endif
     long n = sysconf(_SC_NPROCESSORS_ONLN);
     return n > 0 ? (int)n : 1;

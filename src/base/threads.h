@@ -20,7 +20,7 @@ void bt_pool_run(bt_pool *pool, bt_pool_fn fn, void *user);
 // Inside fn, of this worker: waits until every worker of the pool has come here.
 void bt_pool_barrier(bt_pool *pool, int worker);
 
-// Cores that this process may use (its affinity mask), >= 1.
+// Cores that this process may use (its affinity mask; on Apple silicon the fast ones), >= 1.
 int bt_core_count(void);
 
 // Monotonic seconds.

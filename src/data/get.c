@@ -3,7 +3,6 @@
 // trusted only after the SHA-256 of its unpacked bytes is right.
 #include <errno.h>
 #include <fcntl.h>
-#include <sha2.h>
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 #include "base/owner.h"
 #include "data/file.h"
 #include "data/sets.h"
+#include "data/sha256.h"
 
 extern char **environ;
 
@@ -90,6 +90,17 @@ static bt_status install(const getter *g, const char *path, bt_error *err) {
 
 // ---- curl ------------------------------------------------------------------------------------
 
+// A pipe that ends where another program starts.
+static bool make_pipe(int ends[2]) {
+#ifdef __APPLE__ // which has no pipe2
+    if (pipe(ends) != 0) return false;
+    for (int i = 0; i < 2; i++) fcntl(ends[i], F_SETFD, FD_CLOEXEC);
+    return true;
+#else
+    return pipe2(ends, O_CLOEXEC) == 0;
+#endif
+}
+
 // Starts curl with its messages in a pipe, of which *fd is the reading end.
 static int start_curl(const char *url, const char *part, pid_t *pid, int *fd) {
     char *argv[] = {"curl",
@@ -110,7 +121,7 @@ static int start_curl(const char *url, const char *part, pid_t *pid, int *fd) {
                     (char *)(uintptr_t)url,
                     NULL};
     int ends[2];
-    if (pipe2(ends, O_CLOEXEC) != 0) return errno;
+    if (!make_pipe(ends)) return errno;
     posix_spawn_file_actions_t actions;
     int code = posix_spawn_file_actions_init(&actions);
     if (code == 0) {

@@ -20,7 +20,7 @@ static bool has_room(const bt_trace *t, const char *name) {
 static bool make_room(bt_trace *t, int more) {
     if (t->room - t->count >= more) return true;
     int room = 2 * t->room + more;
-    bt_span *spans = reallocarray(t->spans, (size_t)room, sizeof *spans);
+    bt_span *spans = realloc(t->spans, (size_t)room * sizeof *spans);
     if (!spans) return false;
     t->spans = spans;
     t->room = room;

@@ -7,6 +7,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#ifdef __APPLE__
+#include <sys/sysctl.h>
+#endif
+
 #include "base/checked.h"
 #include "device/cpu/cpu_internal.h"
 
@@ -36,7 +40,12 @@ bool bt_cpu_has_bf16(const bt_cpu_set *set) {
 #endif
 }
 
-// The model name that Linux knows, or "CPU".
+// The model name that the system knows, or "CPU".
+#ifdef __APPLE__
+static void read_model(char *out, size_t bytes) {
+    if (sysctlbyname("machdep.cpu.brand_string", out, &bytes, NULL, 0)) strcpy(out, "CPU");
+}
+#else
 static void read_model(char *out, size_t bytes) {
     snprintf(out, bytes, "CPU");
     FILE *file = fopen("/proc/cpuinfo", "r");
@@ -51,6 +60,7 @@ static void read_model(char *out, size_t bytes) {
     }
     fclose(file);
 }
+#endif
 
 static bool cpu_probe(int index, bt_device_info *out) {
     const bt_cpu_set *set = bt_cpu_set_at(index);
