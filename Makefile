@@ -12,6 +12,13 @@ PREFIX  ?= /usr/local
 LIBDIR  ?= $(PREFIX)/lib
 GEN      := $(BUILD)/gen
 SANITIZE ?= # address,undefined ... for an instrumented build; also give BUILD
+KC       ?= $(BUILD)/kc# the translator of kernels, which runs here whatever it is that is built
+
+# macOS: Homebrew's folder, where clang does not look by itself, and what libraries are called. (Its make
+# is GNU make 3.81: nothing newer is used here.)
+MACOS := $(filter Darwin,$(shell uname -s))
+BREW  := $(if $(MACOS),$(shell brew --prefix 2>/dev/null))
+FOUND := $(BREW:%=-isystem %/include)
 
 # What this machine has, written by the first rule below; make starts again when that has run. Goals
 # that build nothing do without.
@@ -22,12 +29,17 @@ $(shell grep -qsxF 'COMPILERS_WERE := $(COMPILERS)' $(BUILD)/config.mk || rm -f 
 include $(BUILD)/config.mk
 endif
 
+comma   := ,
 VERSION := $(shell sed -n 's/^.define BT_VERSION_TEXT *"\(.*\)"/\1/p' include/bantam.h)
-SONAME  := libbantam.so.0
+# A library's file and the names that lead to it: with its version, what programs look for, what ld does.
+SHARED  := $(if $(MACOS),libbantam.$(VERSION).dylib libbantam.0.dylib libbantam.dylib, \
+             libbantam.so.$(VERSION) libbantam.so.0 libbantam.so)
+SONAME  := $(word 2,$(SHARED))
+SO      := $(lastword $(SHARED))
 
 # One job per core; -jN on the command line wins.
 ifeq ($(MAKELEVEL),0)
-MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 endif
 
 # Instrumented code confuses gcc's flow analysis: there a warning is no error.
@@ -35,9 +47,10 @@ WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvl
             $(if $(strip $(SANITIZE)),-Wno-format-truncation -Wno-maybe-uninitialized,-Werror)
 CFLAGS   ?= $(if $(strip $(SANITIZE)),-O1 -g,-O2 -g1)
 FLAGS    := -std=c17 -D_GNU_SOURCE -Iinclude -Isrc -Icli -Itools -Ikernels -I$(GEN) $(CFLAGS) -ffp-contract=off -fPIC -fvisibility=hidden \
-            $(WARNINGS) $(CPPFLAGS)
+            $(WARNINGS) $(FOUND) $(CPPFLAGS)
 LINK     := -pthread $(LDFLAGS)
-LIBS     := -lz -lpng -ljansson -lmd -lm -ldl -lpthread
+LIBS     := $(BREW:%=-L%/lib) -lz -lpng -ljansson $(if $(MACOS),,-lmd) -lm -ldl -lpthread
+LINK_SO  := $(if $(MACOS),-dynamiclib -install_name @rpath/$(SONAME),-shared -Wl$(comma)-soname$(comma)$(SONAME))
 ifneq ($(strip $(SANITIZE)),)
 FLAGS += -fsanitize=$(strip $(SANITIZE)) -fno-sanitize-recover=all -fno-omit-frame-pointer
 LINK  += -fsanitize=$(strip $(SANITIZE))
@@ -63,14 +76,17 @@ CLI_LIBS    := $(if $(HAVE_MICROHTTPD),-lmicrohttpd)
 CLI_OBJECTS := $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out cli/main.c,$(wildcard cli/*.c cli/*/*.c))) $(BUILD)/obj/gen/web_assets.o
 WEB         := $(sort $(wildcard web/*))
 EXAMPLES    := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c))
-TESTS       := $(patsubst tests/%.c,$(BUILD)/tests/%,$(filter-out $(if $(HAVE_CUDA),,$(shell grep -l '"device/cuda/' tests/test_*.c)),$(wildcard tests/test_*.c)))
+# (The simulated Metal is for where there is none.)
+NO_TESTS    := $(if $(HAVE_CUDA),,$(shell grep -l '"device/cuda/' tests/test_*.c)) $(if $(MACOS),$(shell grep -l '"metal.h"' tests/test_*.c))
+TESTS       := $(patsubst tests/%.c,$(BUILD)/tests/%,$(filter-out $(NO_TESTS),$(wildcard tests/test_*.c)))
+TEST_LIBS   := $(if $(MACOS),,$(BUILD)/tests/metal_sim.so) $(if $(HAVE_CUDA),$(BUILD)/tests/fake_cuda.so)
 TEST_HELP   := $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out tests/test_%,$(wildcard tests/*.c)))
 
 .PHONY: all install uninstall examples test-programs test asan ubsan tsan ahead bench demo format clean FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: $(BUILD)/bantam $(BUILD)/libbantam.a $(BUILD)/libbantam.so $(BUILD)/bantam.pc
+all: $(BUILD)/bantam $(BUILD)/libbantam.a $(BUILD)/$(SO) $(BUILD)/bantam.pc
 
 # ---- Compiling ------------------------------------------------------------------------------
 
@@ -78,8 +94,12 @@ all: $(BUILD)/bantam $(BUILD)/libbantam.a $(BUILD)/libbantam.so $(BUILD)/bantam.
 # looks which optional parts can be built.
 $(BUILD)/config.mk: scripts/install-deps.sh
 	@mkdir -p $(@D)
-	@CC="$(CC)" sh scripts/install-deps.sh build
+	@CC="$(CC) $(FOUND)" sh scripts/install-deps.sh build
 	@{ echo 'COMPILERS_WERE := $(COMPILERS)'; \
+	if echo '#include <microhttpd.h>' | $(CC) $(FOUND) -E -x c - >/dev/null 2>&1; \
+	then echo 'HAVE_MICROHTTPD := 1'; \
+	else echo 'HAVE_MICROHTTPD :='; echo 'Without the live page: it needs $(if $(MACOS),libmicrohttpd,libmicrohttpd-dev)' >&2; fi; \
+	[ -z '$(MACOS)' ] || exit 0; \
 	if command -v glslc >/dev/null && echo '#include <vulkan/vulkan.h>' | $(CC) -E -x c - >/dev/null 2>&1; \
 	then echo 'HAVE_VULKAN := 1'; \
 	else echo 'HAVE_VULKAN :='; echo 'Without Vulkan: it needs glslc and libvulkan-dev' >&2; fi; \
@@ -87,13 +107,10 @@ $(BUILD)/config.mk: scripts/install-deps.sh
 	     echo 'Without an NVIDIA GPU: kernels tuned for one are compiled at run time, by NVRTC; TUNED=on compiles them now' >&2; \
 	elif command -v clang++ >/dev/null; \
 	then echo 'HAVE_CUDA := clang'; echo 'CUDA by clang: kernels tuned for a GPU need nvcc' >&2; \
-	else echo 'HAVE_CUDA :='; echo 'Without CUDA: it needs nvcc or clang++' >&2; fi; \
-	if echo '#include <microhttpd.h>' | $(CC) -E -x c - >/dev/null 2>&1; \
-	then echo 'HAVE_MICROHTTPD := 1'; \
-	else echo 'HAVE_MICROHTTPD :='; echo 'Without the live page: it needs libmicrohttpd-dev' >&2; fi; } > $@
+	else echo 'HAVE_CUDA :='; echo 'Without CUDA: it needs nvcc or clang++' >&2; fi; } > $@
 $(BUILD)/deps-test: scripts/install-deps.sh
 	@mkdir -p $(@D)
-	@CC="$(CC)" sh scripts/install-deps.sh test && touch $@
+	@CC="$(CC) $(FOUND)" sh scripts/install-deps.sh test && touch $@
 
 # Changes only when the compiler or the flags do.
 $(BUILD)/flags: FORCE
@@ -101,10 +118,11 @@ $(BUILD)/flags: FORCE
 	@{ $(CC) --version | head -n 1; echo '$(CC) $(FLAGS) $(ISA_FLAGS_avx512) $(LINK)'; } > $@.new
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
+# (FLAGS_OF_FILE are those of one file.)
 define compile
 @mkdir -p $(@D)
 @echo "  CC  $(@:$(BUILD)/%=%)"
-@$(CC) $(FLAGS) $1 -MMD -MP -c -o $@ $<
+@$(CC) $(FLAGS) $(FLAGS_OF_$<) $1 -MMD -MP -c -o $@ $<
 endef
 
 $(BUILD)/obj/tools/%.o: tools/%.c $(BUILD)/flags
@@ -130,9 +148,9 @@ $(BUILD)/obj/%.$1.o: %.c $(BUILD)/flags $(if $(BEFOREHAND),$(BUILD)/isa/$1/vec.h
 	$$(call compile,$(ISA_FLAGS_$1) -DBT_ISA=$1 $(if $(BEFOREHAND),-include $(BUILD)/isa/$1/vec.h))
 endef
 $(foreach isa,$(ISAS),$(eval $(call for_isa,$(isa))))
-$(BUILD)/obj/src/device/cpu/reference.o: private FLAGS += $(ISA_FLAGS_base)
+FLAGS_OF_src/device/cpu/reference.c := $(ISA_FLAGS_base)
 # (Products of bfloat16 are for processors that have still more; elsewhere the file is empty.)
-$(BUILD)/obj/src/device/cpu/matmul_bf16.o: private FLAGS += \
+FLAGS_OF_src/device/cpu/matmul_bf16.c := \
     $(if $(filter avx512,$(ISAS)),$(ISA_FLAGS_avx512) -mavx512bf16 -DBT_ISA=avx512)
 
 -include $(shell find $(BUILD)/obj $(BUILD)/isa -name '*.d' 2>/dev/null)
@@ -143,27 +161,27 @@ $(BUILD)/obj/src/device/cpu/matmul_bf16.o: private FLAGS += \
 $(BUILD)/kc: $(KC_SOURCES:%.c=$(BUILD)/obj/%.o) $(BUILD)/obj/tools/kc/main.o
 	@$(CC) $(LINK) -o $@ $^
 
-$(GEN)/kernels_gen.h: $(BUILD)/kc $(KERNELS)
+$(GEN)/kernels_gen.h: $(KC) $(KERNELS)
 	@mkdir -p $(@D)
 	@$< header $(KERNELS) > $@
-$(GEN)/kernels_tables.c: $(BUILD)/kc $(KERNELS)
+$(GEN)/kernels_tables.c: $(KC) $(KERNELS)
 	@mkdir -p $(@D)
 	@$< tables $(KERNELS) > $@
-$(GEN)/sim_kernels.c: $(BUILD)/kc $(KERNELS)
+$(GEN)/sim_kernels.c: $(KC) $(KERNELS)
 	@mkdir -p $(@D)
 	@$< sim $(KERNELS) > $@
-$(GEN)/metal_kernels.c: $(BUILD)/kc $(KERNELS)
+$(GEN)/metal_kernels.c: $(KC) $(KERNELS)
 	@mkdir -p $(@D)
 	@$< metal $(KERNELS) > $@
 # Kernels for Metal alone: kernels/metal/matmul_simd.metal, below what kernel matmul has above itself.
 METAL_TEXTS := $(patsubst kernels/metal/%,$(GEN)/metal/%,$(sort $(wildcard kernels/metal/*.metal)))
-$(GEN)/metal/%.metal: kernels/metal/%.metal $(BUILD)/kc $(KERNELS)
+$(GEN)/metal/%.metal: kernels/metal/%.metal $(KC) $(KERNELS)
 	@mkdir -p $(@D)
-	@{ $(BUILD)/kc msl $(firstword $(subst _, ,$*)) $(KERNELS) | sed '/^\[\[max_total/,$$d' && echo '#line 1 "$<"' && cat $<; } > $@
+	@{ $(KC) msl $(firstword $(subst _, ,$*)) $(KERNELS) | sed '/^\[\[max_total/,$$d' && echo '#line 1 "$<"' && cat $<; } > $@
 $(GEN)/metal_files.c: $(METAL_TEXTS) scripts/embed.sh $(BUILD)/sources
 	@sh scripts/embed.sh device/metal/metal_internal.h bt_metal_file $(METAL_TEXTS) > $@
 $(BUILD)/obj/gen/metal_files.o: $(METAL_TEXTS)
-$(GEN)/spirv.c: $(BUILD)/kc $(KERNELS)
+$(GEN)/spirv.c: $(KC) $(KERNELS)
 	@mkdir -p $(@D)/spirv
 	@echo "  SPIR-V"
 	@$< list $(KERNELS) | xargs -P $$(nproc) -I{} sh -c '$< glsl {} $(KERNELS) > $(@D)/spirv/{}.comp && \
@@ -190,7 +208,7 @@ define nvcc # what to make, for which GPU
 @nvcc $(NVCC_FLAGS) $1 -arch=$2 -MMD -MF $(@D)/$(@F).d -o $@ $<
 endef
 
-$(GEN)/cuda/portable.cu: $(BUILD)/kc $(KERNELS)
+$(GEN)/cuda/portable.cu: $(KC) $(KERNELS)
 	@mkdir -p $(@D)
 	@$< portable $(KERNELS) > $@
 ifeq ($(HAVE_CUDA),nvcc)
@@ -214,7 +232,7 @@ $(GEN)/cuda/ahead_%.cu: kernels/cuda/ahead.txt
 $(GEN)/cuda/ahead_%.cubin: $(GEN)/cuda/ahead_%.cu
 	$(call nvcc,-cubin,sm_90a)
 # The functions of math.k, for what products have in their epilogue.
-$(GEN)/cuda/math.cuh: $(BUILD)/kc $(KERNELS)
+$(GEN)/cuda/math.cuh: $(KC) $(KERNELS)
 	@mkdir -p $(@D)
 	@$< cuda matmul $(KERNELS) | sed '/^struct bt_matmul_args/,$$d' > $@
 $(CUDA_LARGE:%=$(GEN)/cuda/%.cubin): $(GEN)/cuda/math.cuh
@@ -244,9 +262,9 @@ $(BUILD)/libbantam.a: $(LIB_OBJECTS) $(BUILD)/sources
 	@rm -f $@
 	@ar rcs $@ $(LIB_OBJECTS)
 
-$(BUILD)/libbantam.so: $(LIB_OBJECTS) $(BUILD)/sources
-	@$(CC) -shared -Wl,-soname,$(SONAME) $(LINK) -o $@ $(LIB_OBJECTS) $(LIBS)
-	@ln -sf libbantam.so $(BUILD)/$(SONAME)
+$(BUILD)/$(SO): $(LIB_OBJECTS) $(BUILD)/sources
+	@$(CC) $(LINK_SO) $(LINK) -o $@ $(LIB_OBJECTS) $(LIBS)
+	@ln -sf $(SO) $(BUILD)/$(SONAME)
 
 # The command but for its main, so that tests can call what is in it.
 $(BUILD)/cli.a: $(CLI_OBJECTS) $(BUILD)/sources
@@ -267,7 +285,7 @@ $(BUILD)/tests/fake_cuda.so: $(BUILD)/obj/tests/cuda/fake.o $(BUILD)/libbantam.a
 
 # The Metal that test_metal opens, with the folder of the headers that kernels are compiled under.
 METAL_SIM := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tests/sim/metal/*.c))
-$(METAL_SIM): private FLAGS += -DMETAL_SIM_SHIM='"$(CURDIR)/tests/sim/metal/shim"'
+$(foreach file,$(wildcard tests/sim/metal/*.c),$(eval FLAGS_OF_$(file) := -DMETAL_SIM_SHIM='"$(CURDIR)/tests/sim/metal/shim"'))
 $(BUILD)/tests/metal_sim.so: $(METAL_SIM) $(BUILD)/libbantam.a
 	@mkdir -p $(@D)
 	@$(CC) -shared -Wl,-z,nodelete $(LINK) -o $@ $^ $(LIBS)
@@ -290,7 +308,7 @@ $(BUILD)/bantam.pc: Makefile include/bantam.h $(BUILD)/flags
 
 examples: $(EXAMPLES)
 
-test-programs: all $(TESTS) $(EXAMPLES) $(BUILD)/tests/metal_sim.so $(if $(HAVE_CUDA),$(BUILD)/tests/fake_cuda.so)
+test-programs: all $(TESTS) $(EXAMPLES) $(TEST_LIBS)
 
 test: test-programs
 	@BUILD='$(BUILD)' CC='$(CC)' SANITIZE='$(strip $(SANITIZE))' sh tests/run.sh $(ONLY)
@@ -328,9 +346,10 @@ install: all
 	install -m 755 $(BUILD)/bantam '$(DESTDIR)$(PREFIX)/bin/bantam'
 	install -m 644 include/bantam.h '$(DESTDIR)$(PREFIX)/include/bantam.h'
 	install -m 644 $(BUILD)/libbantam.a '$(DESTDIR)$(LIBDIR)/libbantam.a'
-	install -m 755 $(BUILD)/libbantam.so '$(DESTDIR)$(LIBDIR)/libbantam.so.$(VERSION)'
-	ln -sf libbantam.so.$(VERSION) '$(DESTDIR)$(LIBDIR)/$(SONAME)'
-	ln -sf $(SONAME) '$(DESTDIR)$(LIBDIR)/libbantam.so'
+	install -m 755 $(BUILD)/$(SO) '$(DESTDIR)$(LIBDIR)/$(firstword $(SHARED))'
+	$(if $(MACOS),install_name_tool -id '$(LIBDIR)/$(SONAME)' '$(DESTDIR)$(LIBDIR)/$(firstword $(SHARED))')
+	ln -sf $(firstword $(SHARED)) '$(DESTDIR)$(LIBDIR)/$(SONAME)'
+	ln -sf $(SONAME) '$(DESTDIR)$(LIBDIR)/$(SO)'
 	sed -e 's|^prefix=.*|prefix=$(PREFIX)|' -e 's|^libdir=.*|libdir=$(LIBDIR)|' $(BUILD)/bantam.pc \
 	    > '$(DESTDIR)$(LIBDIR)/pkgconfig/bantam.pc'
 	install -d $(SHARED:%='$(DESTDIR)$(PREFIX)/share/%')
@@ -340,8 +359,7 @@ uninstall:
 	for file in $(HELP_FILES); do rm -f '$(DESTDIR)$(PREFIX)/share/'$${file%%=*}; done
 	rm -f '$(DESTDIR)$(PREFIX)/bin/bantam' '$(DESTDIR)$(PREFIX)/include/bantam.h' \
 	    '$(DESTDIR)$(LIBDIR)/pkgconfig/bantam.pc' '$(DESTDIR)$(LIBDIR)/libbantam.a' \
-	    '$(DESTDIR)$(LIBDIR)/libbantam.so' '$(DESTDIR)$(LIBDIR)/$(SONAME)' \
-	    '$(DESTDIR)$(LIBDIR)/libbantam.so.$(VERSION)'
+	    $(SHARED:%='$(DESTDIR)$(LIBDIR)/%')
 
 # ---- Housekeeping ---------------------------------------------------------------------------
 

@@ -8,13 +8,24 @@ shift 2
 echo '// Files as arrays. Made by scripts/embed.sh.'
 echo "#include \"$header\""
 echo '#pragma GCC visibility push(hidden)'
+# (The files of Linux and of macOS, ELF and Mach-O, have other words for the same.)
+cat <<'END'
+#ifdef __APPLE__
+#define SECTION ".section __TEXT,__const\n.balign 64\n"
+#define SYMBOL(name) ".globl " name "\n.private_extern " name "\n"
+#define BACK ".text\n"
+#else
+#define SECTION ".pushsection .rodata\n.balign 64\n"
+#define SYMBOL(name) ".globl " name "\n.hidden " name "\n"
+#define BACK ".popsection\n"
+#endif
+END
 i=0
 for file; do
     name=${type}_data_$i
-    printf 'extern const unsigned char %s[], %s_end[];\n' $name $name
-    printf '__asm__(".pushsection .rodata\\n.balign 64\\n.globl %s\\n.globl %s_end\\n"\n' $name $name
-    printf '        ".hidden %s\\n.hidden %s_end\\n%s:\\n.incbin \\"%s\\"\\n"\n' $name $name $name "$file"
-    printf '        "%s_end:\\n.byte 0\\n.popsection\\n");\n' $name
+    printf 'extern const unsigned char %s[] __asm__("%s"), %s_end[] __asm__("%s_end");\n' $name $name $name $name
+    printf '__asm__(SECTION SYMBOL("%s") SYMBOL("%s_end")\n' $name $name
+    printf '        "%s:\\n.incbin \\"%s\\"\\n%s_end:\\n.byte 0\\n" BACK);\n' $name "$file" $name
     i=$((i + 1))
 done
 echo '#pragma GCC visibility pop'
