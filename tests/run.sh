@@ -65,14 +65,23 @@ absent() { # NAME REASON
     echo "= 0 0 1"
 }
 
+# Why a program was not built (NO_TESTS in the Makefile); nothing when it was.
+lacks() { # SOURCE
+    has() { grep -q "^HAVE_$1 := ." "$BUILD/config.mk"; }
+    if grep -q '"device/cuda/' "$1" && ! has CUDA; then
+        echo "this build has no CUDA (it needs nvcc or clang)"
+    elif grep -q '"device/vulkan/' "$1" && ! has VULKAN; then
+        echo "this build has no Vulkan (it needs glslc and libvulkan-dev)"
+    elif grep -q '"metal.h"' "$1" && [ "$(uname -s)" = Darwin ]; then
+        echo "the simulated Metal is for systems that have none"
+    fi
+}
+
 program() { # SOURCE NAME
     case $1 in
     *.c)
-        if [ "$2" = test_cuda ] && ! grep -q '^HAVE_CUDA := .' "$BUILD/config.mk"; then
-            absent "$2" "this build has no CUDA (it needs nvcc or clang)"
-        else
-            report "$2" $prefix "$BUILD/tests/$2"
-        fi
+        why=$(lacks "$1")
+        if [ -n "$why" ]; then absent "$2" "$why"; else report "$2" $prefix "$BUILD/tests/$2"; fi
         ;;
     *.sh) report "$2" sh "$1" ;;
     *.py)
@@ -115,7 +124,7 @@ for name; do
     case "$wanted " in *"/$name."*) ;; *) echo "No test program is called $name; they are tests/test_*" && exit 1 ;; esac
 done
 # shellcheck disable=SC2086
-printf '%s\n' $wanted | RUNNER=$$ xargs -P "${JOBS:-$(nproc)}" -n 1 sh tests/run.sh --one
+printf '%s\n' $wanted | RUNNER=$$ xargs -P "${JOBS:-$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)}" -n 1 sh tests/run.sh --one
 
 passed=0 failed=0 skipped=0
 for source in $wanted; do

@@ -654,7 +654,7 @@ static void both_schemes_can_be_read(void **state) {
 }
 
 int main(void) {
-    setlocale(LC_CTYPE, "C.UTF-8");
+    if (!setlocale(LC_CTYPE, "C.UTF-8")) setlocale(LC_CTYPE, "en_US.UTF-8"); // macOS
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linear_ticks_are_round),
         cmocka_unit_test(logarithmic_ticks_are_round),

@@ -57,7 +57,7 @@ ${CC:-cc} -std=c17 -D_GNU_SOURCE -Iinclude -O2 bench/learn.c "$BUILD/libbantam.a
 verdict products "$(head -n 3 "$folder/log")"
 
 cp kernels/*.k "$folder/kernels"
-sed -i 's/fma(left\[s\]\[i\], right\[s\]\[j\]/fma(left[s][i], right[s][i]/' "$folder/kernels/matmul.k"
+sed 's/fma(left\[s\]\[i\], right\[s\]\[j\]/fma(left[s][i], right[s][i]/' kernels/matmul.k >"$folder/kernels/matmul.k"
 "$folder/bench/learn" vulkan "$folder/kernels" 37 >"$folder/log" 2>&1
 if grep -q 'size 37 is wrong' "$folder/log"; then
     pass a_wrong_product
