@@ -23,7 +23,7 @@ FOUND := $(BREW:%=-isystem %/include)
 # What this machine has, written by the first rule below; make starts again when that has run. Goals
 # that build nothing do without.
 ifneq ($(filter-out clean format uninstall,$(or $(MAKECMDGOALS),all)),)
-COMPILERS := found $(strip $(foreach tool,glslc nvcc clang++,$(shell command -v $(tool))))
+COMPILERS := found $(strip $(foreach tool,glslc nvcc clang++,$(shell command -v $(tool) 2>/dev/null)))
 # (Made anew when one of them has come or gone.)
 $(shell grep -qsxF 'COMPILERS_WERE := $(COMPILERS)' $(BUILD)/config.mk || rm -f $(BUILD)/config.mk)
 include $(BUILD)/config.mk
