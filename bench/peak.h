@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -105,6 +106,7 @@ static inline double peak_now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+#ifdef __linux__
 // Threads to measure with, beside one: one for each core that the process may use.
 static inline int peak_threads(void) {
     cpu_set_t set;
@@ -125,6 +127,16 @@ static inline void peak_pin(int index) {
         return;
     }
 }
+#else // no thread can be told where to stay
+static inline int peak_threads(void) {
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    return cores < 1 ? 1 : cores < PEAK_THREADS ? (int)cores : PEAK_THREADS;
+}
+
+static inline void peak_pin(int index) {
+    (void)index;
+}
+#endif
 
 // ---- Threads that do something at the same time ------------------------------------------------
 

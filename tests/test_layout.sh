@@ -69,11 +69,14 @@ else
 fi
 
 # What the shared library exports is exactly what bantam.h declares.
-grep -oE '\bbt_[a-z0-9_]+\(' include/bantam.h | tr -d '(' | sort -u >"$BUILD/tests/declared"
-nm -D --defined-only "$BUILD/libbantam.so" | awk '$2 ~ /[TDRB]/ { print $3 }' | grep -v '^_\|^__' | sort -u >"$BUILD/tests/exported"
+grep -oE 'bt_[a-z0-9_]+\(' include/bantam.h | tr -d '(' | sort -u >"$BUILD/tests/declared"
+case $(uname -s) in
+Darwin) nm -gU "$BUILD/libbantam.dylib" | awk '{ print substr($3, 2) }' ;;
+*) nm -D --defined-only "$BUILD/libbantam.so" | awk '$2 ~ /[TDRB]/ && $3 !~ /^_/ { print $3 }' ;;
+esac | sort -u >"$BUILD/tests/exported"
 case ${SANITIZE:-} in
 '') verdict exports_are_the_header "$(comm -13 "$BUILD/tests/declared" "$BUILD/tests/exported" | sed 's/$/ is exported and not declared/' | head -n 3
-    grep -E '^(const |bt_|void |int |size_t |uint32_t |uint64_t )' include/bantam.h | grep -oE '\bbt_[a-z0-9_]+\(' | tr -d '(' | sort -u |
+    grep -E '^(const |bt_|void |int |size_t |uint32_t |uint64_t )' include/bantam.h | grep -oE 'bt_[a-z0-9_]+\(' | tr -d '(' | sort -u |
             comm -23 - "$BUILD/tests/exported" | sed 's/$/ is declared and not there/' | head -n 3)" ;;
 *) skip exports_are_the_header "sanitizers add symbols" ;;
 esac
@@ -87,7 +90,7 @@ elif [ -n "${SANITIZE:-}" ]; then
     skip installs "the shared library needs its sanitizer"
 elif ! $CC -I"$stage/usr/include" examples/matrix.c -L"$stage/usr/lib" -lbantam -o "$stage/matrix" -lm 2>"$BUILD/tests/install.log"; then
     fail installs "$(head -n 3 "$BUILD/tests/install.log" | tr '\n' ' ')"
-elif ! LD_LIBRARY_PATH="$stage/usr/lib" "$stage/matrix" >"$BUILD/tests/install.log" 2>&1; then
+elif ! LD_LIBRARY_PATH="$stage/usr/lib" DYLD_LIBRARY_PATH="$stage/usr/lib" "$stage/matrix" >"$BUILD/tests/install.log" 2>&1; then
     fail installs "$(tail -n 1 "$BUILD/tests/install.log")"
 elif ! grep -q "^Version: $(sed -n 's/.*BT_VERSION_TEXT *"\(.*\)"/\1/p' include/bantam.h)$" "$stage/usr/lib/pkgconfig/bantam.pc"; then
     fail installs "bantam.pc names another version than bantam.h"
