@@ -109,7 +109,7 @@ static int reserve(int fd, size_t bytes) {
 
 // Never tried again: after a failure the kernel has dropped the pages.
 static bool sync_file(int fd) {
-#ifdef __APPLE__ // where fsync leaves bytes in the disk's cache; some file systems know that alone
+#ifdef __APPLE__ // where fsync leaves bytes in the disk's cache; not every file system has more
     if (fcntl(fd, F_FULLFSYNC) == 0) return true;
 #endif
     return fsync(fd) == 0;
