@@ -74,7 +74,7 @@ lacks() { # SOURCE
         echo "this build has no CUDA (it needs nvcc or clang)"
     elif grep -q '"device/vulkan/' "$1" && ! has VULKAN; then
         echo "this build has no Vulkan (it needs glslc and libvulkan-dev)"
-    elif grep -q '"metal.h"' "$1" && [ "$(uname -s)" = Darwin ]; then
+    elif grep -q '"metal[a-z_]*[.]h"' "$1" && [ "$(uname -s)" = Darwin ]; then
         echo "the simulated Metal is for systems that have none"
     fi
 }
