@@ -79,7 +79,9 @@ EXAMPLES    := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*
 # (tests/run.sh says why one is not there.)
 NO_TESTS    := $(shell grep -l $(if $(HAVE_CUDA),,-e '"device/cuda/') $(if $(HAVE_VULKAN),,-e '"device/vulkan/') \
                  $(if $(MACOS),-e '"metal[a-z_]*[.]h"') -e 'no such line' tests/test_*.c)
-TESTS       := $(patsubst tests/%.c,$(BUILD)/tests/%,$(filter-out $(NO_TESTS),$(wildcard tests/test_*.c)))
+# (Only those that were asked for, and what scripts among them run.)
+ASKED       := $(ONLY) $(if $(filter test_languages,$(ONLY)),test_metal_simd) $(if $(filter test_neon,$(ONLY)),test_isa)
+TESTS       := $(patsubst tests/%.c,$(BUILD)/tests/%,$(filter-out $(NO_TESTS),$(wildcard $(if $(ONLY),$(ASKED:%=tests/%.c),tests/test_*.c))))
 TEST_LIBS   := $(if $(MACOS),,$(BUILD)/tests/metal_sim.so) $(if $(HAVE_CUDA),$(BUILD)/tests/fake_cuda.so)
 TEST_HELP   := $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out tests/test_%,$(wildcard tests/*.c)))
 

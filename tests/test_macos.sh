@@ -55,7 +55,7 @@ done
 mkdir -p "$out"
 export APPLE="$apple"
 sh tests/macos/sdk.sh "$out" "$apple" >"$out/sdk.log" 2>&1 || all fail "$(tail -n 1 "$out/sdk.log")"
-on_a_mac() { env -u MAKEFLAGS -u MAKELEVEL PATH="$bin:$PATH" "$@"; }
+on_a_mac() { env -u MAKEFLAGS -u MAKELEVEL -u ONLY PATH="$bin:$PATH" "$@"; }
 make_there() {
     on_a_mac make -s -k -j "$(nproc)" BUILD="$out" KC="$BUILD/kc" CC=cc CFLAGS=-O1 TUNED= "$@"
 }
