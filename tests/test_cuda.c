@@ -6,10 +6,9 @@
 #include "base/threads.h"
 #include "cuda/fake.h"
 #include "device/cuda/cuda_internal.h"
-#include "device/kernels.h"
+#include "device_calls.h"
 #include "nets.h"
 #include "program/program.h"
-#include "support.h"
 
 #include <dirent.h>
 #include <dlfcn.h>
@@ -17,26 +16,8 @@
 
 static const bt_device_api *const api = &bt_device_cuda;
 static const bt_context_desc portable_alone = {.device = "cuda", .no_overrides = true};
-static bt_error err;
 static fake_state_fn fake;
 static fake_wish_fn make_wish;
-
-#define works(call)                                                                           \
-    do {                                                                                      \
-        bt_status status_ = (call);                                                           \
-        if (status_ != BT_OK) test_fail(__FILE__, __LINE__, "%s fails: %s", #call, err.text); \
-    } while (0)
-
-// The call must fail in this way, with a sentence that contains `part`.
-#define fails(want, part, call)                                                                  \
-    do {                                                                                         \
-        bt_error_clear(&err);                                                                    \
-        bt_status status_ = (call);                                                              \
-        if (status_ != (want) || !strstr(err.text, part))                                        \
-            test_fail(__FILE__, __LINE__, "%s gives \"%s\": %s", #call, bt_status_name(status_), \
-                      err.text);                                                                 \
-        bt_error_clear(&err);                                                                    \
-    } while (0)
 
 static const char *fake_path(void) {
     static char path[1024];
@@ -106,16 +87,6 @@ static void expect(bt_device *dev, const bt_buffer *buffer, float want) {
         check(values[i] == want, "element %d is %g, not %g", i, (double)values[i], (double)want);
 }
 
-static bt_launch map(bt_map_op op, bt_buffer *a, bt_buffer *b, bt_buffer *y) {
-    bt_launch launch = {.kernel = BT_KERNEL_map, .dtype = BT_F32, .binding_count = 3};
-    bt_map_args args = {.op = op, .dim = {1, 1, 1, N}, .a_stride[3] = 1, .b_stride[3] = b ? 1 : 0};
-    bt_buffer *buffers[] = {a, b, y};
-    for (int i = 0; i < 3; i++)
-        if (buffers[i]) launch.binding[i] = (bt_binding){buffers[i], 0, buffers[i]->bytes};
-    memcpy(launch.scalars, &args, sizeof args);
-    return launch;
-}
-
 // y = x + one; x = y: every step needs the one before it.
 typedef struct counter {
     bt_device *dev;
@@ -129,8 +100,8 @@ static counter *make_counter(bool timed) {
     c->x = floats(c->dev, 0);
     c->y = floats(c->dev, 0);
     c->one = floats(c->dev, 1);
-    const bt_launch launches[] = {map(BT_MAP_ADD, &c->x, &c->one, &c->y),
-                                  map(BT_MAP_COPY, &c->y, NULL, &c->x)};
+    const bt_launch launches[] = {map_launch(BT_MAP_ADD, &c->x, &c->one, &c->y, N),
+                                  map_launch(BT_MAP_COPY, &c->y, NULL, &c->x, N)};
     works(api->program_init(c->dev, launches, 2, &(bt_program_use){.timed = timed}, &err,
                             &c->program));
     return c;
@@ -264,8 +235,8 @@ static void test_edges_suffice(void **state) {
         for (int j = 0; j < 3; j++) from[i][j] = (int)test_random(&seed, 0, BUFFERS);
         while (from[i][2] == from[i][0] || from[i][2] == from[i][1])
             from[i][2] = (from[i][2] + 1) % BUFFERS;
-        launches[i] =
-            map(BT_MAP_SUB, &buffer[from[i][0]], &buffer[from[i][1]], &buffer[from[i][2]]);
+        launches[i] = map_launch(BT_MAP_SUB, &buffer[from[i][0]], &buffer[from[i][1]],
+                                 &buffer[from[i][2]], N);
     }
     bt_device_program *program;
     works(api->program_init(dev, launches, LAUNCHES, &(bt_program_use){0}, &err, &program));
@@ -285,7 +256,7 @@ static void test_not_run(void **state) {
     bt_device *dev = open_device();
     bt_device_program *program;
     bt_buffer x = floats(dev, 1);
-    bt_launch launch = map(BT_MAP_COPY, &x, NULL, &x);
+    bt_launch launch = map_launch(BT_MAP_COPY, &x, NULL, &x, N);
     launch.dtype = BT_F64;
     fails(BT_ERROR_DEVICE, "GPUs compute in f32",
           api->program_init(dev, &launch, 1, &(bt_program_use){0}, &err, &program));
@@ -515,7 +486,7 @@ static void test_modules_refused(void **state) {
     (void)state;
     bt_device *dev = open_device();
     bt_buffer x = floats(dev, 1), y = floats(dev, 1);
-    const bt_launch launch = map(BT_MAP_COPY, &x, NULL, &y);
+    const bt_launch launch = map_launch(BT_MAP_COPY, &x, NULL, &y, N);
     bt_device_program *program;
     make_wish(&(fake_wish){.refuse_module = CUDA_ERROR_UNSUPPORTED_PTX_VERSION});
     fails(BT_ERROR_DEVICE, "install a newer driver",

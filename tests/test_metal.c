@@ -2,36 +2,17 @@
 // memory, programs, times, failures, and trainings that follow the CPU. After each test everything
 // must have been given back, and nothing done that Metal does not allow. That a real GPU computes
 // the same nothing here shows.
-#include "device/kernels.h"
 #include "device/metal/metal.h"
 #include "device/portable.h"
+#include "device_calls.h"
 #include "metal.h"
 #include "nets.h"
-#include "support.h"
 
 #include <math.h>
 
 enum { N = 1000 };
 
 static const bt_device_api *const api = &bt_device_metal;
-static bt_error err;
-
-#define works(call)                                                                           \
-    do {                                                                                      \
-        bt_status status_ = (call);                                                           \
-        if (status_ != BT_OK) test_fail(__FILE__, __LINE__, "%s fails: %s", #call, err.text); \
-    } while (0)
-
-// The call must fail in this way, with a sentence that contains `part`.
-#define fails(want, part, call)                                                                  \
-    do {                                                                                         \
-        bt_error_clear(&err);                                                                    \
-        bt_status status_ = (call);                                                              \
-        if (status_ != (want) || !strstr(err.text, part))                                        \
-            test_fail(__FILE__, __LINE__, "%s gives \"%s\": %s", #call, bt_status_name(status_), \
-                      err.text);                                                                 \
-        bt_error_clear(&err);                                                                    \
-    } while (0)
 
 static int before_device(void **state) {
     (void)state;
@@ -62,20 +43,9 @@ static bt_buffer filled(bt_device *dev, float value) {
     return out;
 }
 
-static bt_launch map(bt_map_op op, bt_buffer *a, bt_buffer *b, bt_buffer *out) {
-    bt_launch launch = {.kernel = BT_KERNEL_map, .dtype = BT_F32, .binding_count = 3};
-    bt_map_args map_args = {
-        .op = op, .dim = {1, 1, 1, N}, .a_stride[3] = 1, .b_stride[3] = b ? 1 : 0};
-    bt_buffer *buffers[] = {a, b, out};
-    for (int i = 0; i < 3; i++)
-        if (buffers[i]) launch.binding[i] = (bt_binding){buffers[i], 0, buffers[i]->bytes};
-    memcpy(launch.scalars, &map_args, sizeof map_args);
-    return launch;
-}
-
 static bt_status make_program(counter *c, bool timed) {
-    const bt_launch launches[] = {map(BT_MAP_ADD, &c->x, &c->one, &c->y),
-                                  map(BT_MAP_COPY, &c->y, NULL, &c->x)};
+    const bt_launch launches[] = {map_launch(BT_MAP_ADD, &c->x, &c->one, &c->y, N),
+                                  map_launch(BT_MAP_COPY, &c->y, NULL, &c->x, N)};
     return api->program_init(c->dev, launches, 2, &(bt_program_use){.timed = timed}, &err,
                              &c->program);
 }
@@ -323,7 +293,7 @@ static void test_swap(void **state) {
     works(api->run(c.dev, c.program, 20, &err));
     uint32_t grid[3];
     int index;
-    bt_launch launch = map(BT_MAP_ADD, &c.x, &c.one, &c.y);
+    bt_launch launch = map_launch(BT_MAP_ADD, &c.x, &c.one, &c.y, N);
     works(bt_portable_pick(bt_portable_table, bt_portable_count, &launch, grid, &err, &index));
     bt_portable rules = bt_portable_table[index]; // that soon are gone
     uint32_t four[] = {BT_RULE_NUMBER, 4, BT_RULE_END};

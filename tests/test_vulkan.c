@@ -2,9 +2,8 @@
 // kernels, failures, the cache on disk. All of it under the validation layers where they are
 // installed. Failures are made by functions that take the place of Vulkan's own in bt_vk.
 #include "device/depend.h"
-#include "device/kernels.h"
 #include "device/vulkan/vulkan_internal.h"
-#include "support.h"
+#include "device_calls.h"
 
 #include <dirent.h>
 #include <math.h>
@@ -12,25 +11,7 @@
 #include <unistd.h>
 
 static const bt_device_api *const api = &bt_device_vulkan;
-static bt_error err;
 static bt_vk_functions real; // as the loader gave them
-
-#define works(call)                                                                           \
-    do {                                                                                      \
-        bt_status status_ = (call);                                                           \
-        if (status_ != BT_OK) test_fail(__FILE__, __LINE__, "%s fails: %s", #call, err.text); \
-    } while (0)
-
-// The call must fail in this way, with a sentence that contains `part`.
-#define fails(want, part, call)                                                                  \
-    do {                                                                                         \
-        bt_error_clear(&err);                                                                    \
-        bt_status status_ = (call);                                                              \
-        if (status_ != (want) || !strstr(err.text, part))                                        \
-            test_fail(__FILE__, __LINE__, "%s gives \"%s\": %s", #call, bt_status_name(status_), \
-                      err.text);                                                                 \
-        bt_error_clear(&err);                                                                    \
-    } while (0)
 
 static bt_device *open_device(void) {
     bt_device *dev;
@@ -72,16 +53,6 @@ static void expect(bt_device *dev, const bt_buffer *buffer, float want) {
         check(values[i] == want, "element %d is %g, not %g", i, (double)values[i], (double)want);
 }
 
-static bt_launch map(bt_map_op op, bt_buffer *a, bt_buffer *b, bt_buffer *y) {
-    bt_launch launch = {.kernel = BT_KERNEL_map, .dtype = BT_F32, .binding_count = 3};
-    bt_map_args args = {.op = op, .dim = {1, 1, 1, N}, .a_stride[3] = 1, .b_stride[3] = b ? 1 : 0};
-    bt_buffer *buffers[] = {a, b, y};
-    for (int i = 0; i < 3; i++)
-        if (buffers[i]) launch.binding[i] = (bt_binding){buffers[i], 0, buffers[i]->bytes};
-    memcpy(launch.scalars, &args, sizeof args);
-    return launch;
-}
-
 // y = x + one; x = y: every step needs the one before it.
 typedef struct counter {
     bt_device *dev;
@@ -95,8 +66,8 @@ static counter *make_counter(bool timed) {
     c->x = floats(c->dev, 0);
     c->y = floats(c->dev, 0);
     c->one = floats(c->dev, 1);
-    const bt_launch launches[] = {map(BT_MAP_ADD, &c->x, &c->one, &c->y),
-                                  map(BT_MAP_COPY, &c->y, NULL, &c->x)};
+    const bt_launch launches[] = {map_launch(BT_MAP_ADD, &c->x, &c->one, &c->y, N),
+                                  map_launch(BT_MAP_COPY, &c->y, NULL, &c->x, N)};
     works(api->program_init(c->dev, launches, 2, &(bt_program_use){.timed = timed}, &err,
                             &c->program));
     return c;
@@ -334,7 +305,7 @@ static void test_not_run(void **state) {
     bt_device *dev = open_device();
     bt_buffer x = floats(dev, 0);
     bt_device_program *program = NULL;
-    bt_launch launch = map(BT_MAP_COPY, &x, NULL, &x);
+    bt_launch launch = map_launch(BT_MAP_COPY, &x, NULL, &x, N);
     launch.dtype = BT_F64;
     bt_error_clear(&err);
     check(api->program_init(dev, &launch, 1, &(bt_program_use){0}, &err, &program) != BT_OK &&
@@ -353,17 +324,17 @@ static void test_barriers(void **state) {
     bt_buffer b[8];
     for (int i = 0; i < 8; i++) b[i] = (bt_buffer){NULL, 4 * N};
     bool got[4] = {0};
-    const bt_launch fan[] = {map(BT_MAP_ADD, &b[0], &b[1], &b[2]),
-                             map(BT_MAP_ADD, &b[0], &b[1], &b[3]),
-                             map(BT_MAP_ADD, &b[2], &b[3], &b[4])};
+    const bt_launch fan[] = {map_launch(BT_MAP_ADD, &b[0], &b[1], &b[2], N),
+                             map_launch(BT_MAP_ADD, &b[0], &b[1], &b[3], N),
+                             map_launch(BT_MAP_ADD, &b[2], &b[3], &b[4], N)};
     bt_place_barriers(fan, 3, NULL, NULL, got);
     check(got[0] && !got[1] && got[2], "a join: %d %d %d", got[0], got[1], got[2]);
     const bool solo[] = {true, true, true};
     bt_place_barriers(fan, 3, solo, NULL, got);
     check(!got[0] && !got[1] && !got[2], "one worker meets itself");
-    const bt_launch chain[] = {map(BT_MAP_ADD, &b[0], &b[1], &b[2]),
-                               map(BT_MAP_COPY, &b[2], NULL, &b[3]),
-                               map(BT_MAP_COPY, &b[3], NULL, &b[4])};
+    const bt_launch chain[] = {map_launch(BT_MAP_ADD, &b[0], &b[1], &b[2], N),
+                               map_launch(BT_MAP_COPY, &b[2], NULL, &b[3], N),
+                               map_launch(BT_MAP_COPY, &b[3], NULL, &b[4], N)};
     bt_place_barriers(chain, 3, NULL, NULL, got);
     check(!got[0] && got[1] && got[2], "a chain: %d %d %d", got[0], got[1], got[2]);
     const int first_two[] = {0, 0, 1}, last_two[] = {0, 1, 1};
@@ -371,13 +342,13 @@ static void test_barriers(void **state) {
     check(got[0] && !got[1] && got[2], "two as one, another: %d %d %d", got[0], got[1], got[2]);
     bt_place_barriers(chain, 3, NULL, last_two, got);
     check(got[0] && got[1] && !got[2], "one, two as one: %d %d %d", got[0], got[1], got[2]);
-    const bt_launch round[] = {map(BT_MAP_COPY, &b[0], NULL, &b[5]),
-                               map(BT_MAP_COPY, &b[1], NULL, &b[6]),
-                               map(BT_MAP_COPY, &b[6], NULL, &b[1])};
+    const bt_launch round[] = {map_launch(BT_MAP_COPY, &b[0], NULL, &b[5], N),
+                               map_launch(BT_MAP_COPY, &b[1], NULL, &b[6], N),
+                               map_launch(BT_MAP_COPY, &b[6], NULL, &b[1], N)};
     bt_place_barriers(round, 3, NULL, NULL, got);
     check(got[0] && !got[1] && got[2], "a round: %d %d %d", got[0], got[1], got[2]);
-    bt_launch parts[] = {map(BT_MAP_COPY, &b[0], NULL, &b[1]),
-                         map(BT_MAP_COPY, &b[0], NULL, &b[1])};
+    bt_launch parts[] = {map_launch(BT_MAP_COPY, &b[0], NULL, &b[1], N),
+                         map_launch(BT_MAP_COPY, &b[0], NULL, &b[1], N)};
     parts[0].binding[2].bytes = parts[1].binding[2].offset = 2048;
     parts[1].binding[2].bytes = 1024;
     bt_place_barriers(parts, 2, NULL, NULL, got);
@@ -399,7 +370,7 @@ static void test_barriers_suffice(void **state) {
         bool barrier[LAUNCHES] = {0};
         for (int i = 0; i < count; i++) {
             for (int k = 0; k < 3; k++) uses[i][k] = (int)test_random(&seed, 0, BUFFERS);
-            launches[i] = map(BT_MAP_ADD, &b[uses[i][0]], &b[uses[i][1]], &b[uses[i][2]]);
+            launches[i] = map_launch(BT_MAP_ADD, &b[uses[i][0]], &b[uses[i][1]], &b[uses[i][2]], N);
         }
         bt_place_barriers(launches, count, NULL, NULL, barrier);
         needless += !barrier[0];
@@ -432,9 +403,9 @@ static void test_barriers_recorded(void **state) {
     bt_buffer x[4];
     bt_device_program *program;
     for (int i = 0; i < 4; i++) x[i] = floats(dev, (float)i);
-    const bt_launch launches[] = {map(BT_MAP_ADD, &x[0], &x[1], &x[2]),
-                                  map(BT_MAP_ADD, &x[0], &x[1], &x[3]),
-                                  map(BT_MAP_ADD, &x[2], &x[3], &x[2])};
+    const bt_launch launches[] = {map_launch(BT_MAP_ADD, &x[0], &x[1], &x[2], N),
+                                  map_launch(BT_MAP_ADD, &x[0], &x[1], &x[3], N),
+                                  map_launch(BT_MAP_ADD, &x[2], &x[3], &x[2], N)};
     works(api->program_init(dev, launches, 3, &(bt_program_use){0}, &err, &program));
     bt_vk.CmdPipelineBarrier = counting_barrier;
     barriers = 0;
@@ -559,7 +530,7 @@ static void test_swap(void **state) {
     }
     uint32_t grid[3];
     int index;
-    bt_launch launch = map(BT_MAP_ADD, &c->x, &c->one, &c->y);
+    bt_launch launch = map_launch(BT_MAP_ADD, &c->x, &c->one, &c->y, N);
     works(bt_portable_pick(bt_portable_table, bt_portable_count, &launch, grid, &err, &index));
     const bt_portable *rules = &bt_portable_table[index];
     works(api->run(c->dev, c->program, 20, &err));
