@@ -10,6 +10,17 @@ device=${DEVICE:-metal}
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
+# stop SENTENCE
+stop() {
+    echo "bench/metal.sh: $1" >&2
+    exit 1
+}
+for program in bantam bench/matmul; do
+    [ -x "$build/$program" ] || stop "$build/$program is not there; run: make && make $build/bench/matmul"
+done
+"$build/bantam" train fc10 digits --limit 64 --epochs 1 --device "$device" --out "$out/run" --quiet >"$out/said" 2>&1 ||
+    stop "$(tail -n 1 "$out/said")"
+
 echo '## Devices'
 echo '```'
 "$build/bantam" devices
@@ -18,7 +29,7 @@ echo '```'
 echo '## Right'
 for net in ${NETS:-mlp lenet}; do
     "$build/bantam" parity "$net" --device "$device" --json --quiet >"$out/parity" || true
-    echo "- $net, every kernel and 50 steps against f64: $(grep -o '"failed": [0-9]*' "$out/parity" || echo 'ended early')"
+    echo "- $net, every kernel and 50 steps against f64: $(sed -n 's/.*"failed": \([0-9]*\).*/\1 failed/p' "$out/parity" | grep . || echo 'ended early')"
 done
 
 echo '## Fast'

@@ -178,6 +178,6 @@ const char models_text[] =
     "where it is found, else digits.\n";
 
 const char exits_text[] =
-    "Exit: 0 ok, 1 internal error, 2 usage, 3 bad data or model file, 4 no such device, 5 numeric\n"
+    "Exit: 0 ok, 1 internal error, 2 usage, 3 bad data or model file, 4 device absent or lost, 5 numeric\n"
     "failure, 6 out of memory or disk, 75 stopped by SIGTERM, 130 by Ctrl-C (both with a\n"
     "checkpoint).\n";

@@ -163,14 +163,14 @@ static void test_refusals(void **state) {
     (void)state;
     counter c = make_buffers();
     wish_for(&(metal_sim_wish){.compile_error = "kernels/map.k:7:1: error: it is Friday"});
-    fails(BT_ERROR_DATA,
+    fails(BT_ERROR_DEVICE,
           "kernel map_vector (kernels/map.k) does not compile: kernels/map.k:7:1: error",
           make_program(&c, false));
-    fails(BT_ERROR_DATA, "it is Friday", make_program(&c, false));
+    fails(BT_ERROR_DEVICE, "it is Friday; this is Bantam's fault", make_program(&c, false));
     wish_for(&(metal_sim_wish){.pipeline_error = "too many registers"});
-    fails(BT_ERROR_DATA, "gives Metal no pipeline: too many registers", make_program(&c, false));
+    fails(BT_ERROR_DEVICE, "gives Metal no pipeline: too many registers", make_program(&c, false));
     wish_for(&(metal_sim_wish){.no_function = true});
-    fails(BT_ERROR_DATA, "gives Metal no function", make_program(&c, false));
+    fails(BT_ERROR_DEVICE, "gives Metal no function", make_program(&c, false));
     wish_for(&(metal_sim_wish){.threads_max = 128});
     fails(BT_ERROR_DEVICE, "with 128 at most", make_program(&c, false));
     reset();
@@ -198,7 +198,7 @@ static void test_lost(void **state) {
                  {3, BT_ERROR_DEVICE, "a kernel left its buffers"},
                  {8, BT_ERROR_MEMORY, "try a smaller batch"},
                  {11, BT_ERROR_DEVICE, "the GPU was removed"},
-                 {1, BT_ERROR_DEVICE, "start again from the last checkpoint"}};
+                 {1, BT_ERROR_DEVICE, "a training goes on from its last checkpoint"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         counter c = make_buffers();
         works(make_program(&c, i == 0));

@@ -37,14 +37,15 @@ static void describe(bt_mtl gpu, bt_device_info *out) {
 // There is one: what macOS prefers. Without a name nobody is told of it (registry.c).
 static bool metal_probe(int index, bt_device_info *out) {
     *out = (bt_device_info){0};
-    if (index > 0) {
-        snprintf(out->reason, sizeof out->reason, "the last Metal device is metal:0");
-        return false;
-    }
     bool possible;
     bt_mtl gpu = bt_metal_gpu(out->reason, &possible);
     if (possible) snprintf(out->name, sizeof out->name, "metal:%d", index);
     if (!gpu) return false;
+    if (index > 0) {
+        snprintf(out->reason, sizeof out->reason, "the last Metal device is metal:0");
+        bt_mtl_release(gpu);
+        return false;
+    }
     out->available = true;
     describe(gpu, out);
     bt_mtl_release(gpu);

@@ -29,7 +29,7 @@ static const char *const metal_path = NULL, *const runtime_path = NULL, *const g
 #define because(...) (snprintf(reason, BT_METAL_REASON_BYTES, __VA_ARGS__), false)
 
 // Looks every name up; the address of a function as an object is what dlsym gives.
-static bool fill(void *metal, void *runtime, char *reason) {
+static bool fill(void *metal, void *runtime, const char *named, char *reason) {
     bt_metal_functions f = {0};
     bt_mtl_selector (*selector_of)(const char *) = NULL;
     const struct {
@@ -45,8 +45,11 @@ static bool fill(void *metal, void *runtime, char *reason) {
     };
     for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
         void *address = dlsym(symbols[i].library, symbols[i].name);
+        if (!address && named)
+            return because("%.90s, which BANTAM_METAL names, plays no Metal: it has no %s", named,
+                           symbols[i].name);
         if (!address)
-            return because("the Metal that is installed has no %s; Bantam needs macOS 12 or newer",
+            return because("the Metal that is installed has no %s; Bantam needs macOS 13 or newer",
                            symbols[i].name);
         memcpy(symbols[i].to, &address, sizeof address);
     }
@@ -72,11 +75,12 @@ static bool open_libraries(char *reason, bool *possible) {
         if (library[i]) continue;
         const char *why = dlerror();
         return because("%s: %.110s",
-                       simulated ? "what BANTAM_METAL names cannot be opened"
-                                 : "Metal, a part of macOS 12 and newer, cannot be opened",
+                       simulated ? "BANTAM_METAL names no library (`make "
+                                   "build/tests/metal_sim.so` makes one)"
+                                 : "Metal, a part of macOS, cannot be opened",
                        why ? why : "no reason is known");
     }
-    if (!fill(library[0], library[1], reason)) return false;
+    if (!fill(library[0], library[1], simulated ? wish : NULL, reason)) return false;
     loader.simulated = simulated;
     // Apple asks programs without windows to have it, or there may be no default device.
     if (!simulated) (void)dlopen(graphics_path, RTLD_NOW | RTLD_LOCAL);

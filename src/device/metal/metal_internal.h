@@ -155,8 +155,8 @@ bt_status bt_metal_read(bt_device *dev, const bt_buffer *buffer, size_t offset, 
 // pipeline.c
 bt_status bt_metal_pipelines_open(bt_device *dev, bt_error *err);
 void bt_metal_pipelines_close(bt_device *dev);
-// Compiles MSL.
-bt_status bt_metal_compile(bt_device *dev, const bt_portable *kernel, const char *text,
+// Compiles the MSL of a kernel, that which came with Bantam (`own`) or another one.
+bt_status bt_metal_compile(bt_device *dev, const bt_portable *kernel, bool own, const char *text,
                            bt_error *err, bt_mtl *out);
 // The pipeline that runs the launch as kernel `kernel` of dev->table, made when it is first needed.
 bt_status bt_metal_pipeline_for(bt_device *dev, const bt_launch *launch, int kernel, bt_mtl *out,

@@ -47,14 +47,18 @@ void bt_metal_pipelines_close(bt_device *dev) {
 // ---- Compiling ----------------------------------------------------------------------------------
 
 // Says what the compiler found: the first line of its message that names an error, or that is one.
-static bt_status refused(const bt_portable *kernel, const char *what, bt_mtl error, bt_error *err) {
+// A kernel that came with Bantam should pass: only one that was exchanged is the user's.
+static bt_status refused(const bt_portable *kernel, bool own, const char *what, bt_mtl error,
+                         bt_error *err) {
     const char *text = bt_mtl_text(bt_mtl_object(error, bt_metal.description));
     const char *line = strstr(text, "error:");
     if (!line) line = text + strspn(text, "\n ");
     while (line > text && line[-1] != '\n') line--;
     int length = (int)strcspn(line, "\n");
-    return bt_fail(err, BT_ERROR_DATA, "kernel %.40s (%.60s) %s: %.*s", kernel->name, kernel->file,
-                   what, length > 400 ? 400 : length, length > 0 ? line : "Metal does not say why");
+    return bt_fail(err, own ? BT_ERROR_DEVICE : BT_ERROR_DATA, "kernel %.40s (%.60s) %s: %.*s%s",
+                   kernel->name, kernel->file, what, length > 300 ? 300 : length,
+                   length > 0 ? line : "Metal does not say why",
+                   own ? "; this is Bantam's fault: please report it, and use --device cpu" : "");
 }
 
 // IEEE arithmetic, as on all devices: kernels tell infinities and NaNs apart.
@@ -64,14 +68,14 @@ static bt_mtl options(void) {
     return made;
 }
 
-bt_status bt_metal_compile(bt_device *dev, const bt_portable *kernel, const char *text,
+bt_status bt_metal_compile(bt_device *dev, const bt_portable *kernel, bool own, const char *text,
                            bt_error *err, bt_mtl *out) {
     void *pool = bt_metal.pool_push();
     bt_mtl error = NULL, how = options();
     *out = BT_METAL(bt_mtl, bt_mtl, bt_mtl, bt_mtl *)(dev->gpu, bt_metal.new_library,
                                                       bt_mtl_string(text), how, &error);
     bt_mtl_release(how);
-    bt_status status = *out ? BT_OK : refused(kernel, "does not compile", error, err);
+    bt_status status = *out ? BT_OK : refused(kernel, own, "does not compile", error, err);
     bt_metal.pool_pop(pool);
     return status;
 }
@@ -94,7 +98,9 @@ static bt_status make_function(bt_device *dev, const bt_metal_pipeline *pipeline
                                                       bt_metal.new_function,
                                                       bt_mtl_string(kernel->name), values, &error);
     bt_mtl_release(values);
-    return *out ? BT_OK : refused(kernel, "gives Metal no function", error, err);
+    return *out ? BT_OK
+                : refused(kernel, !dev->rules[pipeline->kernel], "gives Metal no function", error,
+                          err);
 }
 
 // Is the GPU large enough for a group? What a kernel takes decides, so that this is known now.
@@ -123,13 +129,14 @@ static bt_status make_pipeline(bt_device *dev, bt_metal_pipeline *pipeline, bt_e
     int extra = pipeline->kernel - bt_portable_count; // of an override, its number
     const char *text =
         extra < 0 ? bt_metal_texts[pipeline->kernel] : (const char *)bt_metal_files[extra].begin;
-    if (!*library) BT_TRY(bt_metal_compile(dev, kernel, text, err, library));
+    if (!*library) BT_TRY(bt_metal_compile(dev, kernel, true, text, err, library));
     BT_TRY(make_function(dev, pipeline, err, &function));
     pipeline->handle =
         BT_METAL(bt_mtl, bt_mtl, bt_mtl *)(dev->gpu, bt_metal.new_pipeline, function, &error);
     bt_mtl_release(function);
     return pipeline->handle ? check_limits(dev, pipeline, err)
-                            : refused(kernel, "gives Metal no pipeline", error, err);
+                            : refused(kernel, !dev->rules[pipeline->kernel],
+                                      "gives Metal no pipeline", error, err);
 }
 
 bt_status bt_metal_pipeline_for(bt_device *dev, const bt_launch *launch, int kernel, bt_mtl *out,

@@ -52,8 +52,8 @@ static const char *advice(long code) {
     case PAGE_FAULT: return "a kernel left its buffers: --device check or sim finds where";
     case NOT_PERMITTED: return "macOS lets only programs in the foreground use the GPU: run it so";
     case OUT_OF_MEMORY: return "try a smaller batch or model";
-    case REMOVED: return "the GPU was removed; start again from the last checkpoint";
-    default: return "start again from the last checkpoint";
+    case REMOVED: return "the GPU was removed; a training goes on from its last checkpoint";
+    default: return "a training goes on from its last checkpoint";
     }
 }
 

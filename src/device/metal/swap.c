@@ -9,7 +9,7 @@ bt_status bt_metal_kernel_swap(bt_device *dev, int portable, const bt_portable *
                        bt_portable_count);
     bt_portable *kernel = &dev->table[portable];
     bt_mtl library;
-    BT_TRY(bt_metal_compile(dev, kernel, text, err, &library));
+    BT_TRY(bt_metal_compile(dev, kernel, false, text, err, &library));
     bt_status status = bt_portable_adopt(kernel, rules, &dev->rules[portable], err);
     if (status != BT_OK) {
         bt_mtl_release(library);
