@@ -12,7 +12,7 @@ PREFIX  ?= /usr/local
 LIBDIR  ?= $(PREFIX)/lib
 GEN      := $(BUILD)/gen
 SANITIZE ?= # address,undefined ... for an instrumented build; also give BUILD
-KC       ?= $(BUILD)/kc# the translator of kernels, which runs here whatever it is that is built
+KC       := $(BUILD)/kc# the translator of kernels, which runs here whatever it is that is built
 
 # macOS: Homebrew's folder, where clang does not look by itself, and what libraries are called. (Its make
 # is GNU make 3.81: nothing newer is used here.)
@@ -50,7 +50,7 @@ FLAGS    := -std=c17 -D_GNU_SOURCE -Iinclude -Isrc -Icli -Itools -Ikernels -I$(G
             $(WARNINGS) $(FOUND) $(CPPFLAGS)
 LINK     := -pthread $(LDFLAGS)
 LIBS     := $(BREW:%=-L%/lib) -lz -lpng -ljansson $(if $(MACOS),,-lmd) -lm -ldl -lpthread
-LINK_SO  := $(if $(MACOS),-dynamiclib -install_name @rpath/$(SONAME),-shared -Wl$(comma)-soname$(comma)$(SONAME))
+LINK_SO  := $(if $(MACOS),-dynamiclib -Wl$(comma)-headerpad_max_install_names -install_name @rpath/$(SONAME),-shared -Wl$(comma)-soname$(comma)$(SONAME))
 ifneq ($(strip $(SANITIZE)),)
 FLAGS += -fsanitize=$(strip $(SANITIZE)) -fno-sanitize-recover=all -fno-omit-frame-pointer
 LINK  += -fsanitize=$(strip $(SANITIZE))
@@ -130,11 +130,12 @@ endef
 
 $(BUILD)/obj/tools/%.o: tools/%.c $(BUILD)/flags
 	$(call compile)
+# (Before the rule for all others: GNU make 3.81 takes the first that fits.)
+$(BUILD)/obj/tests/%.o: tests/%.c $(BUILD)/flags | $(BUILD)/deps-test $(GEN)/kernels_gen.h
+	$(call compile)
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags | $(GEN)/kernels_gen.h
 	$(call compile)
 $(BUILD)/obj/gen/%.o: $(GEN)/%.c $(BUILD)/flags
-	$(call compile)
-$(BUILD)/obj/tests/%.o: tests/%.c $(BUILD)/flags | $(BUILD)/deps-test $(GEN)/kernels_gen.h
 	$(call compile)
 
 # What all *_isa.c include is compiled beforehand, once for each instruction set: reading the
@@ -180,7 +181,9 @@ $(GEN)/metal_kernels.c: $(KC) $(KERNELS)
 METAL_TEXTS := $(patsubst kernels/metal/%,$(GEN)/metal/%,$(sort $(wildcard kernels/metal/*.metal)))
 $(GEN)/metal/%.metal: kernels/metal/%.metal $(KC) $(KERNELS)
 	@mkdir -p $(@D)
-	@{ $(KC) msl $(firstword $(subst _, ,$*)) $(KERNELS) | sed '/^\[\[max_total/,$$d' && echo '#line 1 "$<"' && cat $<; } > $@
+	@$(KC) msl $(firstword $(subst _, ,$*)) $(KERNELS) > $@.new
+	@{ sed '/^\[\[max_total/,$$d' $@.new && echo '#line 1 "$<"' && cat $<; } > $@
+	@rm $@.new
 $(GEN)/metal_files.c: $(METAL_TEXTS) scripts/embed.sh $(BUILD)/sources
 	@sh scripts/embed.sh device/metal/metal_internal.h bt_metal_file $(METAL_TEXTS) > $@
 $(BUILD)/obj/gen/metal_files.o: $(METAL_TEXTS)
@@ -288,7 +291,10 @@ $(BUILD)/tests/fake_cuda.so: $(BUILD)/obj/tests/cuda/fake.o $(BUILD)/libbantam.a
 
 # The Metal that test_metal opens, with the folder of the headers that kernels are compiled under.
 METAL_SIM := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tests/sim/metal/*.c))
-$(foreach file,$(wildcard tests/sim/metal/*.c),$(eval FLAGS_OF_$(file) := -DMETAL_SIM_SHIM='"$(CURDIR)/tests/sim/metal/shim"'))
+# (ThreadSanitizer does not follow fibers from stack to stack.)
+UNWATCHED := $(if $(findstring thread,$(SANITIZE)),-fno-sanitize=thread)
+FLAGS_OF_src/device/sim/fiber.c := $(UNWATCHED)
+$(foreach file,$(wildcard tests/sim/metal/*.c),$(eval FLAGS_OF_$(file) := $(UNWATCHED) -DMETAL_SIM_SHIM='"$(CURDIR)/tests/sim/metal/shim"'))
 $(BUILD)/tests/metal_sim.so: $(METAL_SIM) $(BUILD)/libbantam.a
 	@mkdir -p $(@D)
 	@$(CC) -shared -Wl,-z,nodelete $(LINK) -o $@ $^ $(LIBS)

@@ -43,16 +43,16 @@ int metal_nothing_left(void) {
     const metal_sim_state *s = state_now();
     int left = s->buffers + s->queues + s->commands + s->encoders + s->libraries + s->functions +
                s->pipelines + s->strings + s->errors + s->options + s->constants + s->devices +
-               s->pools;
+               s->arrays + s->pools;
     if (findings()[0]) fprintf(stderr, "ERROR: found: %s", findings());
     if (left)
         fprintf(stderr,
                 "ERROR: left: %d buffers, %d queues, %d command buffers, %d encoders, %d "
                 "libraries, %d functions, %d pipelines, %d strings, %d errors, %d options, %d "
-                "constant values, %d devices, %d pools\n",
+                "constant values, %d devices, %d arrays, %d pools\n",
                 s->buffers, s->queues, s->commands, s->encoders, s->libraries, s->functions,
                 s->pipelines, s->strings, s->errors, s->options, s->constants, s->devices,
-                s->pools);
+                s->arrays, s->pools);
     return left || findings()[0];
 }
 

@@ -30,11 +30,14 @@ function result() { flush(); seen++; why = error; error = "" }
 /^[0-9]+\.\.[0-9]+$/ { split($0, plan, /\.\./); planned += plan[2]; next }
 /^ERROR: / { if (error == "") error = substr($0, 8); next }
 /^# skipped: / { skip_reason = substr($0, 12); next }
-/^(not )?ok [0-9]+ # SKIP / { result(); skipped++; sub(/^.*# SKIP /, "")
+/^(not )?ok [0-9]+ .*# SKIP/ { result(); skipped++; sub(/^(not )?ok [0-9]+ (- )?/, ""); sub(/ *# SKIP */, "")
     printf "SKIP %s: %s: %s\n", program, $0, skip_reason == "" ? "not said" : skip_reason
     skip_reason = ""; next }
 /^ok [0-9]+/ { result(); passed++; next }
 /^not ok [0-9]+/ { result(); failed++; sub(/^not ok [0-9]+ - /, ""); failing = $0; reason = why; next }
+/^ +message: / { text = $0; sub(/^ +message: /, "", text) # (of cmocka 2)
+    if (text ~ /^[|>]/ && (getline text) > 0) sub(/^ +/, "", text)
+    if (failing != "" && reason == "") reason = text; next }
 /^# not ok - / { next }
 /^# / { if (failing != "" && (reason == "" || reason == why)) reason = (reason == "" ? "" : reason "; ") substr($0, 3); next }
 { last = $0 }

@@ -15,7 +15,8 @@ bin=$out/bin
 verdict metal_is_the_same_everywhere "$(grep -nE '^ *# *(if|elif).*(__linux__|__APPLE__|__MACH__)' src/device/metal/* | grep -v '/loader\.c:' | head -n 3
     sed -n '/^#ifdef __APPLE__/,/^#endif/p' src/device/metal/loader.c | grep -vE '^#|_path(\[\])? =|"' | head -n 3)"
 # What GNU make 3.81 does not know (its NEWS for 3.82 and later).
-verdict make_is_that_of_macos "$(grep -nE '^[^#	]*: private |^(private|undefine) |^define [^#]*=|^[A-Za-z_]+ *(!=|::=)|\$\((file|let|intcmp|guile) |^\.ONESHELL' Makefile | head -n 3)"
+verdict make_is_that_of_macos "$(grep -nE '^[^#	]*: private |^(private|undefine) |^define [^#]*=|^[A-Za-z_]+ *(!=|::=)|\$\((file|let|intcmp|guile) |^\.ONESHELL' Makefile | head -n 3
+    grep -nE '^\$\(BUILD\)/obj/(tests/)?%\.o:' Makefile | head -n 1 | grep -v 'obj/tests/%' | sed 's/$/ comes before the rule for tests/')"
 
 # ---- Installing --------------------------------------------------------------------------------
 
@@ -61,6 +62,7 @@ make_there() {
 }
 
 # What is wrong with the objects, and with what they are linked to.
+rm -f "$out/bantam" "$out/libbantam.dylib"
 make_there all test-programs >"$out/make.log" 2>&1
 status=$?
 linker='ld64\.lld|linker command failed|undefined symbol'

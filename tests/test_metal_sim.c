@@ -629,7 +629,7 @@ static void test_kernel_misuse(void **state) {
     expect_broken(3,
                   "program_source:21: kernel scale, group (0,0,0), thread 0: index 4 is outside");
     expect_broken(4, "thread 63: index 64 is outside of an array");
-    expect_broken(5, "thread 40: element 1000 of \"y\", buffer 1, which has 1000, is touched");
+    expect_broken(5, "thread 63: element 1023 of \"y\", buffer 1, which has 1000, is touched");
     expect_broken(6, "thread 0: element 1000 of \"x\", buffer 0, which has 1000, is touched");
     expect_broken(7, "thread 0: element -1 of \"x\", buffer 0, which has 1000, is touched");
     id command = send(0); // the next one works

@@ -8,7 +8,8 @@
 // x 32, as 4 x 4 matrices in registers. Of a and b 16 steps of k at a time lie in threadgroup memory,
 // as they lie in device memory, so that neighbours load neighbours whatever is transposed; the next
 // 16 are on their way in registers meanwhile. Rows are 4 floats longer than what is in them, which
-// puts the eight rows of a matrix on different banks.
+// puts the eight rows of a matrix on different banks. Loops over matrices and loads are unrolled by
+// order: what they index must stay in registers.
 constant uint SIDE = 64u;               // of the tile
 constant uint DEPTH = 16u;              // steps of k
 constant uint SHORT_ROW = DEPTH + 4u;   // of [SIDE, DEPTH] in threadgroup memory
@@ -43,11 +44,14 @@ constant uint STRIP = 256u;             // 8 rows of a SIMD-group's quarter
     const uint b_at = group.z / batch2 * bt_p.b_step[0] + group.z % batch2 * bt_p.b_step[1];
     float next_a[LOADS], next_b[LOADS];
     simdgroup_float8x8 acc[4][4], left[4], right[4];
+#pragma clang loop unroll(full)
     for (uint i = 0u; i < 4u; i++) {
+#pragma clang loop unroll(full)
         for (uint j = 0u; j < 4u; j++) { acc[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f); }
     }
 
     for (uint k0 = 0u; k0 < k + DEPTH; k0 += DEPTH) { // loads [k0, k0 + 16), multiplies the 16 before
+#pragma clang loop unroll(full)
         for (uint i = 0u; i < LOADS; i++) {
             uint r = row + ar + i * ar_step, p = k0 + ak + i * ak_step;
             next_a[i] = r < m && p < k ? a[a_at + r * a_down + p * a_right] : 0.0f;
@@ -56,6 +60,7 @@ constant uint STRIP = 256u;             // 8 rows of a SIMD-group's quarter
             next_b[i] = r < n && p < k ? b[b_at + r * b_right + p * b_down] : 0.0f;
         }
         for (uint s = 0u; s < DEPTH && k0 > 0u; s += 8u) {
+#pragma clang loop unroll(full)
             for (uint i = 0u; i < 4u; i++) {
                 const uint r = part / 2u * 32u + i * 8u, c = part % 2u * 32u + i * 8u;
                 if (a_long) {
@@ -69,13 +74,16 @@ constant uint STRIP = 256u;             // 8 rows of a SIMD-group's quarter
                     simdgroup_load(right[i], tile_b + c * SHORT_ROW + s, SHORT_ROW, ulong2(0, 0), true);
                 }
             }
+#pragma clang loop unroll(full)
             for (uint i = 0u; i < 4u; i++) {
+#pragma clang loop unroll(full)
                 for (uint j = 0u; j < 4u; j++) {
                     simdgroup_multiply_accumulate(acc[i][j], left[i], right[j], acc[i][j]);
                 }
             }
         }
         threadgroup_barrier(mem_flags::mem_threadgroup); // all have read the tiles
+#pragma clang loop unroll(full)
         for (uint i = 0u; i < LOADS; i++) {
             uint r = ar + i * ar_step, p = ak + i * ak_step;
             tile_a[a_long ? p * LONG_ROW + r : r * SHORT_ROW + p] = next_a[i];
@@ -88,7 +96,9 @@ constant uint STRIP = 256u;             // 8 rows of a SIMD-group's quarter
 
     // Strip by strip through threadgroup memory (a SIMD-group's own), so that what happens to a sum
     // is done by element and neighbours store neighbours.
+#pragma clang loop unroll(full)
     for (uint i = 0u; i < 4u; i++) {
+#pragma clang loop unroll(full)
         for (uint j = 0u; j < 4u; j++) {
             simdgroup_store(acc[i][j], tile_a + part * STRIP + j * 8u, 32u);
         }

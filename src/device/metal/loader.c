@@ -37,6 +37,7 @@ static bool fill(void *metal, void *runtime, const char *named, char *reason) {
         const char *name;
     } symbols[] = {
         {metal, &f.default_device, "MTLCreateSystemDefaultDevice"},
+        {metal, &f.all_devices, "MTLCopyAllDevices"},
         {runtime, &f.send, "objc_msgSend"},
         {runtime, &selector_of, "sel_registerName"},
         {runtime, &f.class_of, "objc_getClass"},
@@ -87,6 +88,17 @@ static bool open_libraries(char *reason, bool *possible) {
     return true;
 }
 
+// macOS has a default device for programs that somebody sees; over ssh or in a service there may be
+// none, and yet a list of devices.
+static bt_mtl find_gpu(void) {
+    bt_mtl gpu = bt_metal.default_device();
+    if (gpu) return gpu;
+    bt_mtl all = bt_metal.all_devices(), first = bt_mtl_object(all, bt_metal.first);
+    gpu = bt_mtl_object(first, bt_metal.retain);
+    bt_mtl_release(all);
+    return gpu;
+}
+
 bt_mtl bt_metal_gpu(char reason[BT_METAL_REASON_BYTES], bool *possible) {
     pthread_mutex_lock(&loader.lock);
     *possible = true;
@@ -95,7 +107,7 @@ bt_mtl bt_metal_gpu(char reason[BT_METAL_REASON_BYTES], bool *possible) {
     pthread_mutex_unlock(&loader.lock);
     if (!open) return NULL;
     void *pool = bt_metal.pool_push();
-    bt_mtl gpu = bt_metal.default_device();
+    bt_mtl gpu = find_gpu();
     bt_metal.pool_pop(pool);
     if (!gpu)
         (void)because("Metal finds no GPU: this Mac, or the virtual machine on it, offers none");

@@ -58,7 +58,11 @@ static bt_status touch(bt_device *dev, const bt_buffer *buffer, size_t offset, s
         return bt_fail(err, BT_ERROR_INTERNAL,
                        "bytes %zu to %zu + %zu of a buffer of %zu were asked for", offset, offset,
                        bytes, buffer->bytes);
-    *out = (char *)BT_METAL(void *)(buffer->handle, bt_metal.contents) + offset;
+    char *first = BT_METAL(void *)(buffer->handle, bt_metal.contents);
+    if (!first)
+        return bt_fail(err, BT_ERROR_DEVICE, "metal:%d (%s) does not show what is in a buffer",
+                       dev->index, dev->name);
+    *out = first + offset;
     return BT_OK;
 }
 

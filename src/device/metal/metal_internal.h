@@ -19,7 +19,7 @@ typedef struct bt_mtl_size {
 // clang-format off
 #define BT_METAL_SELECTORS(X) \
     X(string, "stringWithUTF8String:") X(utf8, "UTF8String") X(make, "new") \
-    X(release, "release") X(retain, "retain") \
+    X(release, "release") X(retain, "retain") X(first, "firstObject") \
     X(name, "name") X(max_buffer, "maxBufferLength") X(has_unified, "hasUnifiedMemory") \
     X(working_set, "recommendedMaxWorkingSetSize") X(supports_family, "supportsFamily:") \
     X(max_shared, "maxThreadgroupMemoryLength") X(new_queue, "newCommandQueue") \
@@ -48,6 +48,7 @@ typedef struct bt_metal_functions {
     void *(*pool_push)(void);
     void (*pool_pop)(void *pool);
     bt_mtl (*default_device)(void);
+    bt_mtl (*all_devices)(void); // an array, to be released
 #define X(name, selector) bt_mtl_selector name;
     BT_METAL_SELECTORS(X)
 #undef X

@@ -40,7 +40,8 @@ static bool takes(const bt_device *dev, const bt_launch *launch, uint32_t grid[3
 }
 
 int bt_metal_override_for(const bt_device *dev, const bt_launch *launch, uint32_t grid[3]) {
-    // Where a kernel was exchanged, what it does is to be seen.
-    if (dev->no_overrides || dev->generation > 0 || !takes(dev, launch, grid)) return -1;
+    if (dev->no_overrides || !takes(dev, launch, grid)) return -1;
+    for (int i = 0; i < bt_portable_count; i++) // what an exchanged kernel does is to be seen
+        if (dev->rules[i] && dev->table[i].kernel == launch->kernel) return -1;
     return bt_portable_count;
 }

@@ -54,10 +54,10 @@ static bt_status refused(const bt_portable *kernel, bool own, const char *what, 
     const char *line = strstr(text, "error:");
     if (!line) line = text + strspn(text, "\n ");
     while (line > text && line[-1] != '\n') line--;
+    if (!*line) line = "Metal does not say why";
     int length = (int)strcspn(line, "\n");
     return bt_fail(err, own ? BT_ERROR_DEVICE : BT_ERROR_DATA, "kernel %.40s (%.60s) %s: %.*s%s",
-                   kernel->name, kernel->file, what, length > 300 ? 300 : length,
-                   length > 0 ? line : "Metal does not say why",
+                   kernel->name, kernel->file, what, length > 300 ? 300 : length, line,
                    own ? "; this is Bantam's fault: please report it, and use --device cpu" : "");
 }
 

@@ -172,7 +172,6 @@ static bt_status resolve_launch(bt_device *dev, const bt_launch *launch, metal_l
     BT_TRY(bt_metal_pipeline_for(dev, launch, kernel, &at->pipeline, err));
     at->group = dev->table[kernel].group;
     at->scalar_bytes = bt_kernel_table[launch->kernel].scalar_bytes;
-    if (at->scalar_bytes == 0) at->scalar_bytes = sizeof(uint32_t); // Metal binds no empty struct
     return BT_OK;
 }
 
@@ -238,12 +237,20 @@ static uint32_t chunk_of(const bt_device_program *program, uint32_t steps) {
     return limit < 1 ? 1 : steps > limit ? (uint32_t)limit : steps;
 }
 
+// What failed after a part of its steps was sent leaves buffers that nobody knows.
+static bt_status send_more(bt_device *dev, bt_device_program *program, int begin, int end,
+                           uint32_t steps, bool first, bt_error *err) {
+    bt_status status = send(dev, program, begin, end, steps, first, err);
+    if (status != BT_OK && !first && dev->lost.status == BT_OK) dev->lost = *err;
+    return status;
+}
+
 static bt_status run_timed(bt_device *dev, bt_device_program *program, uint32_t steps,
                            bt_error *err) {
     BT_TRY(bt_metal_wait(dev, err)); // so that the clocks are compared on an idle GPU
     for (uint32_t step = 0; step < steps; step++)
         for (int i = 0; i < program->count; i++)
-            BT_TRY(send(dev, program, i, i + 1, 1, step == 0 && i == 0, err));
+            BT_TRY(send_more(dev, program, i, i + 1, 1, step == 0 && i == 0, err));
     return BT_OK;
 }
 
@@ -255,7 +262,7 @@ bt_status bt_metal_run(bt_device *dev, bt_device_program *program, uint32_t step
     for (uint32_t done = 0; done < steps;) {
         bool known = program->step_seconds > 0;
         uint32_t chunk = chunk_of(program, steps - done);
-        BT_TRY(send(dev, program, 0, program->count, chunk, done == 0, err));
+        BT_TRY(send_more(dev, program, 0, program->count, chunk, done == 0, err));
         done += chunk;
         // The next chunk needs to know how long a step takes.
         if (!known && done < steps) BT_TRY(bt_metal_wait(dev, err));

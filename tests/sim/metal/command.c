@@ -244,6 +244,7 @@ static object *make_encoder(object *self, metal_sel sel, bool concurrent) {
     metal_command *c = self->data;
     if (!rule_encoder_allowed(c, sel)) return NULL;
     c->encoder = metal_encoder_make(self, concurrent);
+    metal_state.concurrent += concurrent;
     return metal_autorelease(c->encoder);
 }
 

@@ -18,7 +18,7 @@
 static const char flags[] =
     "-std=c++17 -O1 -fPIC -ffp-contract=off -fno-strict-aliasing -fno-exceptions -fno-rtti "
     "-fsanitize=bounds -fvisibility=default -Wall -Wextra -Werror -Wno-unused "
-    "-Wno-unused-parameter";
+    "-Wno-unused-parameter -Wno-unknown-pragmas"; // (pragmas are for clang)
 
 // ---- The cache --------------------------------------------------------------------------------
 

@@ -71,17 +71,22 @@ static long error_code(object *self, metal_sel sel) {
 
 void *metal_refuse(object **error, const char *domain, long code, const char *text) {
     object *e = metal_autorelease(metal_error(domain, code, text));
-    if (error) *error = e;
+    if (error && !metal_wish.no_words) *error = e;
     return NULL;
 }
 
+// MTLCompileOptions, fastMathEnabled: true where nobody says otherwise. (The CPU is exact either
+// way, so it is only counted.)
 static object *options_make(object *self, metal_sel sel) {
     (void)self, (void)sel;
-    return metal_new(&metal_class_options, 0);
+    object *o = metal_new(&metal_class_options, sizeof(bool));
+    *(bool *)o->data = true;
+    return o;
 }
 
-static void options_fast(object *self, metal_sel sel, bool fast) { // the CPU is exact either way
-    (void)self, (void)sel, (void)fast;
+static void options_fast(object *self, metal_sel sel, bool fast) {
+    (void)sel;
+    *(bool *)self->data = fast;
 }
 
 // ---- Classes ----------------------------------------------------------------------------------

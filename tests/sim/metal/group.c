@@ -33,6 +33,7 @@ static struct {
     unsigned count, now;
     unsigned started; // stacks in use
     bool failed;
+    bool backward; // the last thread first
     state states[METAL_THREADS];
     bt_fiber home;
     char *stacks;
@@ -253,7 +254,8 @@ static void run_thread(void) {
 static void run_simd(unsigned begin) {
     unsigned end = simd_end(begin);
     do {
-        for (run.now = begin; run.now < end && !run.failed; run.now++) {
+        for (unsigned i = begin; i < end && !run.failed; i++) {
+            run.now = run.backward ? begin + end - 1 - i : i;
             progress at = run.states[run.now].at;
             if (at == NEW || at == READY || at == IN_SIMD) run_thread();
         }
@@ -261,9 +263,10 @@ static void run_simd(unsigned begin) {
 }
 
 static void run_group(void) {
+    unsigned last = simd_begin(run.count - 1);
     do {
-        for (unsigned begin = 0; begin < run.count && !run.failed; begin += METAL_SIMD)
-            run_simd(begin);
+        for (unsigned at = 0; at < run.count && !run.failed; at += METAL_SIMD)
+            run_simd(run.backward ? last - at : at);
         if (!run.failed) rule_barrier_met();
         for (unsigned i = 0; i < run.count; i++)
             if (run.states[i].at == AT_BARRIER) run.states[i].at = READY;
@@ -281,13 +284,14 @@ bool metal_run(const sim_kernel *kernel, const sim_binding *bindings, const unsi
     run.kernel = kernel;
     run.bindings = bindings;
     run.count = threads[0] * threads[1] * threads[2];
-    run.failed = false;
+    run.failed = run.backward = false;
     unsigned at[3];
     for (at[2] = 0; at[2] < groups[2]; at[2]++)
         for (at[1] = 0; at[1] < groups[1]; at[1]++)
             for (at[0] = 0; at[0] < groups[0] && !run.failed; at[0]++) {
                 begin_group(at, groups, threads);
                 run_group();
+                run.backward = !run.backward; // so that no order of threads can be counted on
             }
     return !run.failed;
 }

@@ -137,6 +137,7 @@ object *metal_library_make(object *text, object *options, int family, object **e
     metal_program program;
     if (!metal_is_a(text, &metal_class_string, where)) return NULL;
     if (options && !metal_is_a(options, &metal_class_options, where)) return NULL;
+    metal_state.fast_math += !options || *(bool *)options->data;
     if (metal_wish.compile_error[0])
         return metal_refuse(error, library_domain, ERROR_COMPILE, metal_wish.compile_error);
     if (!rule_family(metal_string_text(text), family, said, sizeof said) ||

@@ -14,7 +14,7 @@ typedef metal_object object; // of any class; what it is stands in the name of t
 enum { SHARED_MAX = 32 << 10 }; // Metal Feature Set Tables, Apple4 and later
 static const size_t memory_bytes = (size_t)8 << 30;
 
-static const metal_class class_device;
+static const metal_class class_device, class_array;
 
 // A nil, or an object of another class, where one of this class belongs.
 bool metal_is_a(const object *o, const metal_class *isa, const char *where) {
@@ -31,7 +31,7 @@ bool metal_is_a(const object *o, const metal_class *isa, const char *where) {
 
 static void buffer_done(void *data) {
     metal_buffer *b = data;
-    memset(b->memory, 0xdd, b->bytes); // shows if it is read again
+    memset(b->memory, 0xff, b->bytes); // NaN, if it is read again
     free(b->memory);
     metal_state.bytes -= b->bytes;
 }
@@ -93,15 +93,42 @@ metal_uint metal_shared_max(void) {
 // ---- The device -------------------------------------------------------------------------------
 
 METAL_EXPORT object *MTLCreateSystemDefaultDevice(void);
+METAL_EXPORT object *MTLCopyAllDevices(void);
+
+typedef struct array_data {
+    object *first; // NULL: it is empty
+} array_data;
+
+static void array_done(void *data) {
+    metal_drop(((array_data *)data)->first);
+}
+static object *array_first(object *self, metal_sel sel) {
+    (void)sel;
+    METAL_LOCKED;
+    object *first = ((array_data *)self->data)->first;
+    return first ? metal_autorelease(metal_keep(first)) : NULL;
+}
+
+static object *the_device(void) {
+    static object *device;
+    if (device && device->refs > 0) return metal_keep(device);
+    return device = metal_new(&class_device, 0);
+}
 
 // MTLCreateSystemDefaultDevice(): nil where Metal is not supported; else a reference to the device,
 // which is one for all who ask.
 object *MTLCreateSystemDefaultDevice(void) {
     METAL_LOCKED;
-    static object *device;
-    if (metal_wish.no_device) return NULL;
-    if (device && device->refs > 0) return metal_keep(device);
-    return device = metal_new(&class_device, 0);
+    return metal_wish.no_device || metal_wish.no_default ? NULL : the_device();
+}
+
+// MTLCopyAllDevices(): all GPUs, also for programs that have no default one; the caller releases
+// the array.
+object *MTLCopyAllDevices(void) {
+    METAL_LOCKED;
+    object *o = metal_new(&class_array, sizeof(array_data));
+    if (!metal_wish.no_device) ((array_data *)o->data)->first = the_device();
+    return o;
 }
 
 static object *device_name(object *self, metal_sel sel) {
@@ -167,5 +194,7 @@ static METAL_CLASS(class_device, "MTLDevice", NULL, &metal_state.devices,
                    METAL_METHOD("recommendedMaxWorkingSetSize", device_working_set),
                    METAL_METHOD("hasUnifiedMemory", device_unified),
                    METAL_METHOD("supportsFamily:", device_family));
+static METAL_CLASS(class_array, "NSArray", array_done, &metal_state.arrays,
+                   METAL_METHOD("firstObject", array_first));
 METAL_CLASS(metal_class_buffer, "MTLBuffer", buffer_done, &metal_state.buffers,
             METAL_METHOD("contents", buffer_contents), METAL_METHOD("length", buffer_length));

@@ -8,17 +8,21 @@
 typedef struct metal_sim_state {
     // What is alive now.
     int buffers, queues, commands, encoders, libraries, functions, pipelines, strings, errors;
-    int devices, options, constants, pools;
+    int devices, arrays, options, constants, pools;
     size_t bytes; // of buffers
     int flying;   // command buffers that were committed and are not done
     // What has been done since the library was opened.
     int commits, dispatches, libraries_made, compiled; // compiled: not found in the cache
+    int fast_math;                                     // libraries that were asked for with it
+    int concurrent;                                    // encoders
 } metal_sim_state;
 
 // Things to go wrong, and limits to be smaller. 0 or "": as usual.
 typedef struct metal_sim_wish {
     bool no_device;
-    bool no_function;         // newFunctionWithName: gives nil
+    bool no_default;          // no default device, but one among all
+    bool no_function;         // newFunctionWithName: gives nil, and
+    bool no_words;            // no error
     bool not_unified;         // memory is not shared with the CPU
     char compile_error[256];  // what newLibraryWithSource: fails with
     char pipeline_error[256]; // what newComputePipelineStateWithFunction: fails with
