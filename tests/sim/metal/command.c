@@ -32,7 +32,7 @@ static double now(void) {
     static double last; // no two moments are the same
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    double seconds = (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+    double seconds = 1000 + (double)t.tv_sec + (double)t.tv_nsec / 1e9;
     return last = seconds > last ? seconds : last + 1e-9;
 }
 
