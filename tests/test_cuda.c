@@ -6,6 +6,8 @@
 #include "base/threads.h"
 #include "cuda/fake.h"
 #include "device/cuda/cuda_internal.h"
+
+#define TESTED bt_device_cuda
 #include "device_calls.h"
 #include "nets.h"
 #include "program/program.h"
@@ -14,7 +16,6 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
-static const bt_device_api *const api = &bt_device_cuda;
 static const bt_context_desc portable_alone = {.device = "cuda", .no_overrides = true};
 static fake_state_fn fake;
 static fake_wish_fn make_wish;
@@ -69,49 +70,15 @@ static bt_device *open_device(void) {
 
 // ---- Things to run ----------------------------------------------------------------------------
 
-enum { N = 1000 };
-
-static bt_buffer floats(bt_device *dev, float value) {
-    float values[N];
-    bt_buffer out;
-    for (int i = 0; i < N; i++) values[i] = value;
-    works(api->buffer_init(dev, sizeof values, &err, &out));
-    works(api->write(dev, &out, 0, values, sizeof values, &err));
-    return out;
-}
-
-static void expect(bt_device *dev, const bt_buffer *buffer, float want) {
-    float values[N];
-    works(api->read(dev, buffer, 0, values, sizeof values, &err));
-    for (int i = 0; i < N; i++)
-        check(values[i] == want, "element %d is %g, not %g", i, (double)values[i], (double)want);
-}
-
-// y = x + one; x = y: every step needs the one before it.
-typedef struct counter {
-    bt_device *dev;
-    bt_buffer x, y, one;
-    bt_device_program *program;
-} counter;
-
 static counter *make_counter(bool timed) {
     counter *c = allocate(sizeof *c);
-    c->dev = open_device();
-    c->x = floats(c->dev, 0);
-    c->y = floats(c->dev, 0);
-    c->one = floats(c->dev, 1);
-    const bt_launch launches[] = {map_launch(BT_MAP_ADD, &c->x, &c->one, &c->y, N),
-                                  map_launch(BT_MAP_COPY, &c->y, NULL, &c->x, N)};
-    works(api->program_init(c->dev, launches, 2, &(bt_program_use){.timed = timed}, &err,
-                            &c->program));
+    *c = counter_buffers(open_device());
+    works(counter_program(c, timed));
     return c;
 }
 
 static void free_counter(counter *c) {
-    api->program_done(c->dev, c->program);
-    api->buffer_done(c->dev, &c->x);
-    api->buffer_done(c->dev, &c->y);
-    api->buffer_done(c->dev, &c->one);
+    counter_done(c);
     api->close(c->dev);
     free(c);
 }

@@ -6,16 +6,14 @@
 #include "base/threads.h"
 #include "device/metal/metal_internal.h"
 #include "device/portable.h"
+
+#define TESTED bt_device_metal
 #include "device_calls.h"
 #include "metal.h"
 #include "nets.h"
 
 #include <math.h>
 #include <pthread.h>
-
-enum { N = 1000 };
-
-static const bt_device_api *const api = &bt_device_metal;
 
 static int before_device(void **state) {
     (void)state;
@@ -30,51 +28,15 @@ static int after_device(void **state) {
     return metal_nothing_left();
 }
 
-// y = x + one; x = y: every step needs the one before it.
-typedef struct counter {
-    bt_device *dev;
-    bt_buffer x, y, one;
-    bt_device_program *program;
-} counter;
-
-static bt_buffer filled(bt_device *dev, float value) {
-    float values[N];
-    bt_buffer out;
-    for (int i = 0; i < N; i++) values[i] = value;
-    works(api->buffer_init(dev, sizeof values, &err, &out));
-    works(api->write(dev, &out, 0, values, sizeof values, &err));
-    return out;
-}
-
-static bt_status make_program(counter *c, bool timed) {
-    const bt_launch launches[] = {map_launch(BT_MAP_ADD, &c->x, &c->one, &c->y, N),
-                                  map_launch(BT_MAP_COPY, &c->y, NULL, &c->x, N)};
-    return api->program_init(c->dev, launches, 2, &(bt_program_use){.timed = timed}, &err,
-                             &c->program);
-}
-
 static counter make_buffers(void) {
-    counter c = {0};
-    works(api->open(0, &(bt_context_desc){.device = "metal"}, &err, &c.dev));
-    c.x = filled(c.dev, 0);
-    c.y = filled(c.dev, 0);
-    c.one = filled(c.dev, 1);
-    return c;
+    bt_device *dev;
+    works(api->open(0, &(bt_context_desc){.device = "metal"}, &err, &dev));
+    return counter_buffers(dev);
 }
 
 static void free_counter(counter *c) {
-    api->program_done(c->dev, c->program);
-    api->buffer_done(c->dev, &c->x);
-    api->buffer_done(c->dev, &c->y);
-    api->buffer_done(c->dev, &c->one);
+    counter_done(c);
     api->close(c->dev);
-}
-
-static void expect_all(counter *c, float want) {
-    float values[N];
-    works(api->read(c->dev, &c->x, 0, values, sizeof values, &err));
-    for (int i = 0; i < N; i++)
-        check(values[i] == want, "element %d is %g, not %g", i, (double)values[i], (double)want);
 }
 
 static void test_probe(void **state) {
@@ -124,12 +86,11 @@ static void test_round_trips(void **state) {
 static void test_steps(void **state) {
     (void)state;
     counter c = make_buffers();
-    works(make_program(&c, false));
+    works(counter_program(&c, false));
     int before = state_now()->commits, dispatches = state_now()->dispatches;
     works(api->run(c.dev, c.program, 12000, &err)); // 24 000 launches, so 12 chunks and the first
-    check(state_now()->flying <= 4, "%d command buffers are under way",
-          state_now()->flying);
-    expect_all(&c, 12000);
+    check(state_now()->flying <= 4, "%d command buffers are under way", state_now()->flying);
+    expect(c.dev, &c.x, 12000);
     int commits = state_now()->commits - before;
     check(commits >= 12 && commits <= 300 && state_now()->dispatches - dispatches == 24000,
           "%d command buffers and %d dispatches for 12000 steps", commits,
@@ -141,7 +102,7 @@ static void test_steps(void **state) {
     works(api->run(c.dev, c.program, 1, &err));
     works(api->write(c.dev, &c.one, 0, (float[N]){0}, sizeof(float[N]), &err));
     works(api->run(c.dev, c.program, 5, &err));
-    expect_all(&c, 12001);
+    expect(c.dev, &c.x, 12001);
     check(state_now()->concurrent > 0, "launches never run side by side");
     works(api->run(c.dev, c.program, 50, &err)); // and what is under way outlives its program
     free_counter(&c);
@@ -153,9 +114,9 @@ static void test_not_unified(void **state) {
     wish_for(&(metal_sim_wish){.not_unified = true});
     int before = state_now()->concurrent;
     counter c = make_buffers();
-    works(make_program(&c, false));
+    works(counter_program(&c, false));
     works(api->run(c.dev, c.program, 20, &err));
-    expect_all(&c, 20);
+    expect(c.dev, &c.x, 20);
     check(state_now()->concurrent == before, "%d encoders are concurrent",
           state_now()->concurrent - before);
     free_counter(&c);
@@ -165,7 +126,7 @@ static void test_times(void **state) {
     (void)state;
     for (int timed = 0; timed < 2; timed++) {
         counter c = make_buffers();
-        works(make_program(&c, timed));
+        works(counter_program(&c, timed));
         int before = state_now()->commits;
         double start = bt_seconds();
         works(api->run(c.dev, c.program, 20, &err));
@@ -187,7 +148,7 @@ static void test_times(void **state) {
         check(!timed || state_now()->commits - before == 80, "%d command buffers",
               state_now()->commits - before);
         check(!api->log(c.program) == !timed, "the log is wrong");
-        expect_all(&c, 40);
+        expect(c.dev, &c.x, 40);
         free_counter(&c);
     }
 }
@@ -198,23 +159,24 @@ static void test_refusals(void **state) {
     wish_for(&(metal_sim_wish){.compile_error = "kernels/map.k:7:1: error: it is Friday"});
     fails(BT_ERROR_DEVICE,
           "kernel map_vector (kernels/map.k) does not compile: kernels/map.k:7:1: error",
-          make_program(&c, false));
-    fails(BT_ERROR_DEVICE, "it is Friday; this is Bantam's fault", make_program(&c, false));
+          counter_program(&c, false));
+    fails(BT_ERROR_DEVICE, "it is Friday; this is Bantam's fault", counter_program(&c, false));
     wish_for(&(metal_sim_wish){.pipeline_error = "too many registers"});
-    fails(BT_ERROR_DEVICE, "gives Metal no pipeline: too many registers", make_program(&c, false));
+    fails(BT_ERROR_DEVICE, "gives Metal no pipeline: too many registers",
+          counter_program(&c, false));
     wish_for(&(metal_sim_wish){.no_function = true});
-    fails(BT_ERROR_DEVICE, "gives Metal no function", make_program(&c, false));
+    fails(BT_ERROR_DEVICE, "gives Metal no function", counter_program(&c, false));
     wish_for(&(metal_sim_wish){.no_function = true, .no_words = true});
     fails(BT_ERROR_DEVICE, "gives Metal no function: Metal does not say why",
-          make_program(&c, false));
+          counter_program(&c, false));
     wish_for(&(metal_sim_wish){.threads_max = 128});
-    fails(BT_ERROR_DEVICE, "with 128 at most", make_program(&c, false));
+    fails(BT_ERROR_DEVICE, "with 128 at most", counter_program(&c, false));
     reset();
-    works(make_program(&c, false)); // it goes on
+    works(counter_program(&c, false)); // it goes on
     check(state_now()->fast_math == 0, "%d libraries are not of IEEE arithmetic",
           state_now()->fast_math);
     works(api->run(c.dev, c.program, 3, &err));
-    expect_all(&c, 3);
+    expect(c.dev, &c.x, 3);
     wish_for(&(metal_sim_wish){.memory_max = 16 << 20});
     bt_buffer big, some;
     works(api->buffer_init(c.dev, 3 << 20, &err, &some));
@@ -241,7 +203,7 @@ static void test_lost(void **state) {
                  {1, BT_ERROR_DEVICE, "a training goes on from its last checkpoint"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         counter c = make_buffers();
-        works(make_program(&c, i == 0));
+        works(counter_program(&c, i == 0));
         metal_sim_wish wish = {.command_error = "Caused an error", .command_code = cases[i].code};
         wish_for(&wish);
         bt_status status = api->run(c.dev, c.program, 1, &err);
@@ -293,7 +255,7 @@ static bt_matmul_args scalars_of(const product *p) {
 // ran, or NULL.
 static const char *run_product(bt_device *dev, const product *p, float *const v[OPERANDS],
                                const size_t count[OPERANDS]) {
-    bt_buffer buffers[OPERANDS], spare = filled(dev, 1);
+    bt_buffer buffers[OPERANDS], spare = floats(dev, 1);
     for (int i = 0; i < OPERANDS; i++) {
         works(api->buffer_init(dev, count[i] * sizeof(float), &err, &buffers[i]));
         works(api->write(dev, &buffers[i], 0, v[i], count[i] * sizeof(float), &err));
@@ -389,7 +351,7 @@ static bool overridden(bt_device *dev) {
 static void test_swap(void **state) {
     (void)state;
     counter c = make_buffers();
-    works(make_program(&c, false));
+    works(counter_program(&c, false));
     works(api->run(c.dev, c.program, 20, &err));
     uint32_t grid[3];
     int index;
@@ -402,7 +364,7 @@ static void test_swap(void **state) {
     memcpy(strstr(broken, "7.0f"), "bad!", 4);
     fails(BT_ERROR_DATA, "kernels/map.k:73", api->kernel_swap(c.dev, index, &rules, broken, &err));
     works(api->run(c.dev, c.program, 1, &err)); // the old one is still there
-    expect_all(&c, 21);
+    expect(c.dev, &c.x, 21);
     rules.grid[0] = four;
     rules.grid[1] = rules.grid[2] = NULL;
     works(api->run(c.dev, c.program, 1, &err)); // and may be under way

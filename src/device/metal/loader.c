@@ -33,7 +33,7 @@ static bool fill(void *metal, void *runtime, const char *named, char *reason) {
     bt_metal_functions f = {0};
     bt_mtl_selector (*selector_of)(const char *) = NULL;
     const struct {
-        void *library, *to;
+        void *from, *to;
         const char *name;
     } symbols[] = {
         {metal, &f.default_device, "MTLCreateSystemDefaultDevice"},
@@ -45,7 +45,7 @@ static bool fill(void *metal, void *runtime, const char *named, char *reason) {
         {runtime, &f.pool_pop, "objc_autoreleasePoolPop"},
     };
     for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
-        void *address = dlsym(symbols[i].library, symbols[i].name);
+        void *address = dlsym(symbols[i].from, symbols[i].name);
         if (!address && named)
             return because("%.90s, which BANTAM_METAL names, plays no Metal: it has no %s", named,
                            symbols[i].name);

@@ -113,7 +113,7 @@ typedef struct metal_values { // of function constants
 } metal_values;
 
 typedef struct metal_pipeline { // or a function
-    metal_object *library;
+    metal_object *made_of;      // a library
     const sim_kernel *kernel;
     bool ready; // nothing of it lacks a value
     metal_values values;

@@ -16,7 +16,7 @@ typedef struct library_data {
 } library_data;
 
 static const metal_program *program_of(const metal_pipeline *k) {
-    return &((library_data *)k->library->data)->program;
+    return &((library_data *)k->made_of->data)->program;
 }
 
 // ---- Values of function constants -------------------------------------------------------------
@@ -152,12 +152,12 @@ object *metal_library_make(object *text, object *options, int family, object **e
 static object *make_kernel(const metal_class *isa, object *library, const sim_kernel *kernel) {
     object *o = metal_new(isa, sizeof(metal_pipeline));
     *(metal_pipeline *)o->data = (metal_pipeline){
-        .library = metal_keep(library), .kernel = kernel, .ready = kernel->constants == 0};
+        .made_of = metal_keep(library), .kernel = kernel, .ready = kernel->constants == 0};
     return o;
 }
 
 static void kernel_done(void *data) {
-    metal_drop(((metal_pipeline *)data)->library);
+    metal_drop(((metal_pipeline *)data)->made_of);
 }
 
 // MTLLibrary, makeFunction(name:): nil where the library has none of this name.
@@ -229,7 +229,7 @@ object *metal_pipeline_make(object *function, object **error) {
     if (!rule_specialized(k, text, sizeof text) ||
         !rule_shared_memory(k->kernel, text, sizeof text))
         return metal_refuse(error, gpu_domain, ERROR_PIPELINE, text);
-    object *o = make_kernel(&metal_class_pipeline, k->library, k->kernel);
+    object *o = make_kernel(&metal_class_pipeline, k->made_of, k->kernel);
     ((metal_pipeline *)o->data)->values = k->values;
     return o;
 }
